@@ -1,0 +1,262 @@
+"""A Keras model as a function of named arrays: program(feeds by name) -> outputs by name.
+
+Every later step (capture, the converters, verification) sees the model through this one view, whatever its kind: Sequential,
+functional, subclassed, nested; lists or dicts of inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from mh_edge.errors import InputError
+from mh_edge.signature import Dim, Signature, Tensor
+
+BATCH = "batch"
+
+# Sizes at which shapes are probed: pairwise different and different from 1, so that nothing broadcasts by accident; the larger sets
+# are for models that need a minimum length (valid padding, pooling), the smallest for those that have a maximum.
+PROBE_SIZES = ((7, 11, 13, 17, 19, 23), (67, 71, 73, 79, 83, 89), (3, 4, 5, 6, 8, 9))
+PROBE_BATCHES = (2, 3)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A Keras model with its signature.
+
+    model: the model, float32. signature: names and shapes; free dims are named. structure: how the flat inputs are handed to the
+    model, as (args, kwargs) whose leaves are input positions.
+    """
+
+    model: keras.Model
+    signature: Signature
+    structure: tuple[Any, dict[str, Any]]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All variables the model reads, in a fixed order."""
+        return [*self.model.trainable_variables, *self.model.non_trainable_variables]
+
+    def call(self, flat: Sequence[Any]) -> list[Any]:
+        """Inference on the inputs in signature order -> the outputs in signature order."""
+        args, kwargs = keras.tree.map_structure(lambda position: flat[position], self.structure)
+        return keras.tree.flatten(self.model(*args, training=False, **kwargs))  # type: ignore[no-any-return]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Keras, eagerly: arrays by input name -> arrays by output name."""
+        flat = [keras.ops.convert_to_tensor(feeds[tensor.name]) for tensor in self.signature.inputs]
+        outputs = self.call(flat)
+        return {
+            tensor.name: keras.ops.convert_to_numpy(value)
+            for tensor, value in zip(self.signature.outputs, outputs, strict=True)
+        }
+
+
+def program(model: keras.Model, feeds: Mapping[str, np.ndarray] | None = None) -> Program:
+    """The Program of any Keras 3 model; a model that was never called is built from `feeds` when it needs to be.
+
+    Raises InputError when the inputs are unknown (a subclassed or deferred Sequential model that was never called, and no feeds),
+    and when the model keeps state between calls.
+    """
+    structure, inputs = _inputs(model, feeds)
+    _refuse_stateful(model)
+    unnamed = Program(model, Signature(tuple(inputs), ()), structure)
+    return _with_names(unnamed)
+
+
+def _inputs(model: keras.Model, feeds: Mapping[str, np.ndarray] | None) -> tuple[tuple[Any, dict[str, Any]], list[Tensor]]:
+    declared = _declared_inputs(model)
+    if declared is not None:
+        names = _input_names(declared)
+        tensors = [
+            Tensor(name, keras.backend.standardize_dtype(leaf.dtype), _free(leaf.shape))
+            for name, leaf in zip(names, keras.tree.flatten(declared), strict=True)
+        ]
+        positions = iter(range(len(tensors)))
+        return ((keras.tree.map_structure(lambda _: next(positions), declared),), {}), tensors
+    if feeds is not None and not model.built:
+        _build_from(model, feeds)
+    shapes = _built_shapes(model)
+    if shapes is None:
+        raise InputError(
+            f"the model {model.name!r} ({type(model).__name__}) was never called, so its inputs are unknown.",
+            "Call it once on real data before exporting, start a Sequential model with keras.Input(...), or give --feeds x.npz.",
+        )
+    return _from_built_shapes(model, shapes, feeds)
+
+
+def _declared_inputs(model: keras.Model) -> Any | None:
+    """The structure of symbolic inputs of a functional or built Sequential model, else None."""
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0] if model.built and model.inputs else None
+    functional = keras.src.models.functional.Functional
+    return model.input if isinstance(model, functional) else None
+
+
+def _input_names(declared: Any) -> list[str]:
+    if isinstance(declared, dict):
+        # Keras sorts the keys of a dict when it flattens one.
+        return [str(key) for key in sorted(declared)]
+    return [leaf.name for leaf in keras.tree.flatten(declared)]
+
+
+def _free(shape: Sequence[int | None]) -> tuple[Dim, ...]:
+    """Keras's shape with a provisional name for each unknown size."""
+    return tuple("?" if size is None else int(size) for size in shape)
+
+
+def _build_from(model: keras.Model, feeds: Mapping[str, np.ndarray]) -> None:
+    arrays = dict(feeds)
+    model(next(iter(arrays.values())) if len(arrays) == 1 else arrays, training=False)
+
+
+def _built_shapes(model: keras.Model) -> dict[str, Any] | None:
+    shapes = model._build_shapes_dict if model.built else None
+    return dict(shapes) if shapes else None
+
+
+def _is_shape(item: Any) -> bool:
+    return isinstance(item, tuple | list) and all(size is None or isinstance(size, int) for size in item)
+
+
+def _from_built_shapes(
+    model: keras.Model, shapes: Mapping[str, Any], feeds: Mapping[str, np.ndarray] | None
+) -> tuple[tuple[Any, dict[str, Any]], list[Tensor]]:
+    """Inputs of a subclassed model, from the shapes it was built with: batch free, every other size as it was seen."""
+    tensors: list[Tensor] = []
+
+    def leaf(name: str, shape: Sequence[int | None]) -> int:
+        given = None if feeds is None else feeds.get(name)
+        dtype = model.input_dtype if given is None else str(given.dtype)
+        free: tuple[Dim, ...] = ("?", *_free(shape[1:]))
+        tensors.append(Tensor(name, dtype, free))
+        return len(tensors) - 1
+
+    def walk(name: str, item: Any) -> Any:
+        if _is_shape(item):
+            return leaf(name, item)
+        if isinstance(item, Mapping):
+            return {key: walk(str(key), item[key]) for key in sorted(item)}
+        return [walk(f"{name}_{index}", part) for index, part in enumerate(item)]
+
+    args = list(model._call_signature.parameters)
+    if len(shapes) == 1:
+        name = next(iter(shapes)).removesuffix("_shape")
+        first = args[0] if name in ("input", "inputs") and args else name
+        return ((walk(first, next(iter(shapes.values()))),), {}), tensors
+    by_argument = {key.removesuffix("_shape"): item for key, item in shapes.items()}
+    kwargs = {name: walk(name, by_argument[name]) for name in args if name in by_argument}
+    first_name = next(iter(kwargs))
+    return ((kwargs.pop(first_name),), kwargs), tensors
+
+
+def _refuse_stateful(model: keras.Model) -> None:
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            raise InputError(
+                f"layer {layer.name!r} ({type(layer).__name__}) has stateful=True: it keeps its state from one call to the next.",
+                "Rebuild the model with stateful=False and load the same weights.",
+            )
+
+
+def _with_names(unnamed: Program) -> Program:
+    """Name the free dims and find the outputs by running the model at probe sizes."""
+    separate = _named(unnamed.signature.inputs, shared=False)
+    shared = _named(unnamed.signature.inputs, shared=True)
+    for candidate in (separate, shared) if separate != shared else (shared,):
+        if (probed := _probe(unnamed, candidate)) is not None:
+            return Program(unnamed.model, Signature(candidate, probed), unnamed.structure)
+    # No probe size suits the model: run it once more for the reason.
+    sizes = dict.fromkeys(Signature(shared, ()).free_dims(), PROBE_SIZES[0][0])
+    reason = _attempt(unnamed, shared, sizes)
+    raise InputError(f"Keras itself cannot run the model {unnamed.model.name!r} on zeros of its own input shapes: {reason}")
+
+
+def _named(inputs: Sequence[Tensor], *, shared: bool) -> tuple[Tensor, ...]:
+    """Free dims by name: "batch", then "sequence" (or "height", "width" of images); each with its input's name unless shared."""
+    several = sum(any(dim == "?" for dim in tensor.shape[1:]) for tensor in inputs) > 1
+
+    def dim(tensor: Tensor, axis: int, size: Dim) -> Dim:
+        if size != "?":
+            return size
+        if axis == 0:
+            return BATCH
+        image = len(tensor.shape) == 4
+        base = {1: "height", 2: "width"}.get(axis, f"dim_{axis}") if image else "sequence" if axis == 1 else f"dim_{axis}"
+        return f"{tensor.name}_{base}" if several and not shared else base
+
+    return tuple(
+        Tensor(tensor.name, tensor.dtype, tuple(dim(tensor, axis, size) for axis, size in enumerate(tensor.shape)))
+        for tensor in inputs
+    )
+
+
+def _attempt(unnamed: Program, inputs: Sequence[Tensor], sizes: Mapping[str, int]) -> list[Any] | str:
+    """The outputs of the model at these sizes, or what Keras said against them."""
+    import tensorflow as tf
+
+    feeds = [
+        keras.ops.zeros([sizes[dim] if isinstance(dim, str) else dim for dim in tensor.shape], dtype=tensor.dtype)
+        for tensor in inputs
+    ]
+    try:
+        return unnamed.call(feeds)
+    except (ValueError, TypeError, IndexError, tf.errors.OpError) as error:
+        return str(error).splitlines()[0]
+
+
+def _probe(unnamed: Program, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Output tensors, their free dims named after the input dims they follow; None when no probe size suits the model."""
+    names = Signature(inputs, ()).free_dims()
+    lengths = [name for name in names if name != BATCH]
+    for sizes in PROBE_SIZES:
+        first = dict(zip(lengths, sizes, strict=False)) | {BATCH: PROBE_BATCHES[0]}
+        second = dict(zip(lengths, sizes[len(lengths) :], strict=False)) | {BATCH: PROBE_BATCHES[1]}
+        one, two = _attempt(unnamed, inputs, first), _attempt(unnamed, inputs, second)
+        if not isinstance(one, str) and not isinstance(two, str):
+            return _outputs(unnamed.model, one, two, first, second)
+    return None
+
+
+def _outputs(
+    model: keras.Model, one: Sequence[Any], two: Sequence[Any], first: Mapping[str, int], second: Mapping[str, int]
+) -> tuple[Tensor, ...]:
+    def dim(name: str, axis: int, sizes: tuple[int, int]) -> Dim:
+        if axis > 0 and sizes[0] == sizes[1]:
+            return sizes[0]
+        followed = [key for key in first if (first[key], second[key]) == sizes]
+        return followed[0] if followed else sizes[0] if sizes[0] == sizes[1] else f"{name}_dim_{axis}"
+
+    return tuple(
+        Tensor(
+            name,
+            keras.backend.standardize_dtype(a.dtype),
+            tuple(dim(name, axis, (int(m), int(n))) for axis, (m, n) in enumerate(zip(a.shape, b.shape, strict=True))),
+        )
+        for name, a, b in zip(_output_names(model, one), one, two, strict=True)
+    )
+
+
+def _output_names(model: keras.Model, outputs: Sequence[Any]) -> list[str]:
+    """Keras's names: the key of a dict output, else the producing layer of a functional model, else output_0, output_1, ..."""
+    if isinstance(model, keras.Sequential):
+        return [model.layers[-1].name]
+    if isinstance(model, keras.src.models.functional.Functional):
+        if isinstance(model.output, dict):
+            return [str(key) for key in sorted(model.output)]
+        produced = [leaf._keras_history.operation.name for leaf in keras.tree.flatten(model.output)]
+        return _unique(produced)
+    return [model.name] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, -1) + 1
+        result.append(name if not seen[name] else f"{name}_{seen[name]}")
+    return result

@@ -1,0 +1,119 @@
+"""The registry of conversion rules: how ONE layer class becomes ONE target's operations.
+
+A rule is a function `lower(ctx, layer, inputs, masks) -> output | tuple of outputs` registered with `@rule(target, LayerClass,
+cases=...)`. `ctx` is the target's builder (mh_edge_onnx.context.Context, mh_edge_tflite.context.Context); `inputs` are the tensors
+the layer was called with, in order, `masks` one Keras mask (or None) for each of them. A rule is found because its module lies in
+the converter's `rules` package, or because a package names its module in the entry point group `mh_edge.rules`.
+
+The core never imports a converter: `rules_for(target)` loads them by name the first time they are asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+TARGETS = {"onnx": "mh_edge_onnx.rules", "tflite": "mh_edge_tflite.rules"}
+"""Each target's package of built-in rules."""
+
+ENTRY_POINTS = "mh_edge.rules"
+"""Entry point group whose modules register further rules when imported."""
+
+Lower = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model through which a rule is tested: its numbers on the verification grid, and its structure.
+
+    build: returns the Keras model (imports inside, so that reading a rule stays cheap). ops: exact count of each named operation in
+    the artifact. absent: operations that must not occur.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    ops: Mapping[str, int] = field(default_factory=dict)
+    absent: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A registered rule. `applies(layer)` is None, or says why this instance is left to the default conversion."""
+
+    target: str
+    layer: type
+    lower: Lower
+    cases: tuple[Case, ...]
+    applies: Callable[[Any], str | None]
+
+    @property
+    def name(self) -> str:
+        """The name stamped on every operation the rule emits: the layer's class name."""
+        return self.layer.__name__
+
+
+_REGISTRY: dict[tuple[str, type], Rule] = {}
+_loaded: set[str] = set()
+
+
+def always(layer: Any) -> str | None:
+    """The default `applies`: the rule takes every instance."""
+    del layer
+    return None
+
+
+def rule(
+    target: str, layer: type, *, cases: Sequence[Case], applies: Callable[[Any], str | None] = always
+) -> Callable[[Lower], Lower]:
+    """Register the decorated function as the rule of `layer` for `target`; a later registration replaces an earlier one.
+
+    target: "onnx" or "tflite". cases: at least one Case; they are the rule's tests. applies: None when the rule takes this layer
+    instance, else the reason why the default conversion is used.
+    Raises ValueError for an unknown target or a rule without cases.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"rule for {layer.__name__}: unknown target {target!r}; known are {', '.join(TARGETS)}")
+    if not cases:
+        raise ValueError(f"rule for {layer.__name__} on {target}: no cases; a rule needs at least one to be tested by")
+
+    def register(lower: Lower) -> Lower:
+        _REGISTRY[target, layer] = Rule(target, layer, lower, tuple(cases), applies)
+        return lower
+
+    return register
+
+
+class RuleSet:
+    """The rules of one target, looked up by layer instance."""
+
+    def __init__(self, target: str, rules: Mapping[type, Rule]) -> None:
+        self.target = target
+        self._rules = rules
+
+    def __iter__(self) -> Any:
+        return iter(self._rules.values())
+
+    def find(self, layer: Any) -> Rule | None:
+        """The rule for this layer: of its class, or of the base class whose `call` it inherits unchanged; None without one."""
+        for cls in type(layer).__mro__:
+            found = self._rules.get(cls)
+            if found is not None:
+                inherits = type(layer).call is cls.call  # type: ignore[attr-defined]
+                return found if inherits and found.applies(layer) is None else None
+        return None
+
+
+def rules_for(target: str) -> RuleSet:
+    """All rules of a target: the built-in ones, and those of installed packages (entry points `mh_edge.rules`)."""
+    if target not in _loaded:
+        package = importlib.import_module(TARGETS[target])
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+        for entry in metadata.entry_points(group=ENTRY_POINTS):
+            entry.load()
+        _loaded.add(target)
+    return RuleSet(target, {layer: found for (of, layer), found in _REGISTRY.items() if of == target})
