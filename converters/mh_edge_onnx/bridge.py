@@ -1,0 +1,164 @@
+"""From a captured TensorFlow graph to onnx_ir through tf2onnx.
+
+tf2onnx converts everything that no rule took; a marked layer becomes one node `mh_edge::Call` that `expand` replaces afterwards.
+What tf2onnx gets wrong for common layers is repaired here: Erfc (every gelu of Keras) and Expm1 (celu), for which it writes
+operations that ONNX does not have.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from mh_edge.capture import MARK, Capture
+from mh_edge.errors import ConversionError
+
+DOMAIN = "mh_edge"
+"""Private domain of the marked nodes; none is left in a finished model."""
+
+NEWEST_TF2ONNX_OPSET = 18
+"""tf2onnx 1.17 refuses anything newer; newer opsets are reached by lifting its output."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """tf2onnx and TensorFlow's graph tools log deprecations and shape guesses that say nothing to the user of this package."""
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _mark(graph: Any, node: Any, name: str, args: Any) -> Any:
+    del graph, name, args
+    node.domain, node.type = DOMAIN, "Call"
+    return node
+
+
+def _replace(graph: Any, node: Any, build: Callable[[str], str]) -> None:
+    """Put the subgraph that `build(input name) -> output name` makes in the place of a node with one input and one output."""
+    source, result = node.input[0], node.output[0]
+    dtype, shape = graph.get_dtype(result), graph.get_shape(result)
+    graph.remove_node(node.name)
+    made = build(source)
+    graph.make_node("Identity", [made], outputs=[result], shapes=[shape], dtypes=[dtype])
+
+
+def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
+    """erfc(x) = 1 - erf(x)."""
+    del args
+    kind = graph.get_dtype(node.output[0])
+    one = graph.make_const(f"{name}__one", np.ones((), onnx.helper.tensor_dtype_to_np_dtype(kind))).output[0]
+
+    def build(x: str) -> str:
+        erf = graph.make_node("Erf", [x], dtypes=[kind]).output[0]
+        return graph.make_node("Sub", [one, erf], dtypes=[kind]).output[0]  # type: ignore[no-any-return]
+
+    _replace(graph, node, build)
+
+
+def _expm1(graph: Any, node: Any, name: str, args: Any) -> None:
+    """expm1(x) = 2 t / (1 - t) with t = tanh(x / 2) where |x| < 1/2, so that nothing cancels, and exp(x) - 1 elsewhere."""
+    del args
+    kind = graph.get_dtype(node.output[0])
+
+    def const(label: str, value: float) -> str:
+        data = np.array(value, onnx.helper.tensor_dtype_to_np_dtype(kind))
+        return graph.make_const(f"{name}__{label}", data).output[0]  # type: ignore[no-any-return]
+
+    def op(kind_of: str, *inputs: str, dtype: int = kind) -> str:
+        return graph.make_node(kind_of, list(inputs), dtypes=[dtype]).output[0]  # type: ignore[no-any-return]
+
+    def build(x: str) -> str:
+        half, one, two = const("half", 0.5), const("one", 1.0), const("two", 2.0)
+        small = op("Less", op("Abs", x), half, dtype=onnx.TensorProto.BOOL)
+        # Where the large branch is taken t could be 1; keep its argument small so that no division by zero is computed.
+        t = op("Tanh", op("Mul", op("Where", small, x, const("zero", 0.0)), half))
+        near = op("Div", op("Mul", two, t), op("Sub", one, t))
+        return op("Where", small, near, op("Sub", op("Exp", x), one))
+
+    _replace(graph, node, build)
+
+
+_HANDLERS: dict[str, tuple[Any, list[Any]]] = {MARK: (_mark, []), "Erfc": (_erfc, []), "Expm1": (_expm1, [])}
+
+
+def to_ir(captured: Capture, opset: int) -> ir.Model:
+    """The captured graph as an onnx_ir model of opset min(opset, 18), weights bound as initializers, marked layers as Call nodes.
+
+    Inputs and outputs are in the capture's order; their names are tf2onnx's. Raises ConversionError, naming the TensorFlow
+    operations, when tf2onnx has no conversion for one.
+    """
+    import tf2onnx
+
+    wanted = min(opset, NEWEST_TF2ONNX_OPSET)
+    with _quiet():
+        proto, _ = tf2onnx.convert.from_graph_def(
+            captured.graph,
+            name="mh_edge",
+            input_names=[*captured.inputs, *captured.weights],
+            output_names=list(captured.outputs),
+            opset=wanted,
+            custom_op_handlers=dict(_HANDLERS),
+            extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
+        )
+    _refuse_unknown(proto)
+    model = ir.from_proto(proto)
+    _bind(model, captured)
+    return model
+
+
+def _refuse_unknown(proto: onnx.ModelProto) -> None:
+    version = {item.domain: item.version for item in proto.opset_import}
+
+    def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+        for node in graph.node:
+            yield node
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    yield from nodes(attribute.g)
+
+    unknown = {
+        node.op_type
+        for node in nodes(proto.graph)
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type, max_inclusive_version=version[""])
+    }
+    unknown |= {node.op_type for node in nodes(proto.graph) if node.domain not in ("", "ai.onnx", "ai.onnx.ml", DOMAIN)}
+    if unknown:
+        raise ConversionError(
+            f"no ONNX conversion for the TensorFlow operations {', '.join(sorted(unknown))} that the model uses.",
+            "Write a rule for the layer that uses them (mh_edge.rules.rule), or replace the layer.",
+        )
+
+
+def _bind(model: ir.Model, captured: Capture) -> None:
+    """Turn the graph inputs that carry weights into initializers; values are read from Keras only when they are written."""
+    graph = model.graph
+    by_name = {value.name: value for value in graph.inputs}
+    inputs = [by_name[name] for name in captured.inputs]
+    for name, read in captured.weights.items():
+        if (value := by_name.get(name)) is None or not (value.uses() or value.is_graph_output()):
+            continue
+        value.const_value = lazy_tensor(read, value)
+        graph.register_initializer(value)
+    graph.inputs[:] = inputs
+
+
+def lazy_tensor(read: Callable[[], np.ndarray], like: ir.Value) -> ir.LazyTensor:
+    """A tensor whose bytes stay where `read` finds them until they are needed."""
+    if like.dtype is None or like.shape is None:
+        raise ConversionError(f"the weight {like.name} has no dtype or shape in the converted graph.")
+    return ir.LazyTensor(
+        lambda: ir.tensor(read(), name=like.name), dtype=like.dtype, shape=like.shape, name=like.name
+    )
