@@ -1,0 +1,20 @@
+"""Keras 3 layers: parallel heads and attention, written with `keras.ops` alone and thus for every backend.
+
+Importing this module imports Keras and registers the layers, so that `.keras` files that hold them load without `custom_objects`.
+"""
+
+from __future__ import annotations
+
+from mh_edge.layers.multi_head import MultiHead
+from mh_edge.layers.multi_head_attention import MultiHeadAttention
+from mh_edge.layers.scaled_dot_product_attention import ScaledDotProductAttention
+from mh_edge.layers.seq_self_attention import SeqSelfAttention
+from mh_edge.layers.seq_weighted_attention import SeqWeightedAttention
+
+__all__ = [
+    "MultiHead",
+    "MultiHeadAttention",
+    "ScaledDotProductAttention",
+    "SeqSelfAttention",
+    "SeqWeightedAttention",
+]
