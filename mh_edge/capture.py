@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -35,12 +36,17 @@ Replacement = Callable[[Rule, keras.Layer, Mapping[str, Any], Callable[[], Any]]
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of one layer with a rule. In `arguments` and `outputs` an `int` leaf wrapped in `Slot` is the mark's input or output."""
+    """One call of one layer with a rule.
+
+    arguments, outputs: structures whose tensors are `Slot`s, positions among the mark's inputs or outputs. specs: dtype and static
+    shape ("?" is unknown) of each input of the mark.
+    """
 
     rule: Rule
     layer: keras.Layer
     arguments: Mapping[str, Any]
     outputs: Any
+    specs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,14 @@ class Slot:
     """The position of a tensor among the inputs or outputs of a marked operation."""
 
     index: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight or constant of the graph: its Keras path, and how to read its numbers when they are needed."""
+
+    path: str
+    read: Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Capture:
     graph: Any
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    weights: Mapping[str, Callable[[], np.ndarray]]
+    weights: Mapping[str, Weight]
     calls: Mapping[str, LayerCall]
 
 
@@ -156,7 +170,7 @@ def capture(
         token = f"call_{len(calls)}"
         marked = tf.raw_ops.PyFuncStateless(input=tensors, token=token, Tout=[result.dtype for result in results])
         shaped = [tf.ensure_shape(value, result.shape) for value, result in zip(marked, results, strict=True)]
-        calls[token] = LayerCall(rule, layer, _slots(arguments), _slots(outputs))
+        calls[token] = LayerCall(rule, layer, _slots(arguments), _slots(outputs), tuple(map(_spec, tensors)))
         return keras.tree.pack_sequence_as(outputs, shaped)
 
     def traced(*flat: Any) -> list[Any]:
@@ -187,14 +201,19 @@ def capture(
         )
     names = [tensor.name for tensor in concrete.inputs]
     kept = {node.name for node in graph.node}
-    values = [(lambda v=variable: keras.ops.convert_to_numpy(v)) for variable in variables]
-    values += [(lambda t=tensor: t.numpy()) for tensor in concrete.captured_inputs]
+    values = [Weight(variable.path, partial(keras.ops.convert_to_numpy, variable)) for variable in variables]
+    values += [Weight("constant", tensor.numpy) for tensor in concrete.captured_inputs]
     weights = {
         name: value
         for name, value in zip(names[len(inputs) :], values, strict=True)
         if name.split(":")[0] in kept
     }
     return Capture(graph, tuple(names[: len(inputs)]), outputs, weights, calls)
+
+
+def _spec(tensor: Any) -> Tensor:
+    shape = ("?",) if tensor.shape.rank is None else tuple("?" if size is None else size for size in tensor.shape)
+    return Tensor(tensor.name, keras.backend.standardize_dtype(tensor.dtype), shape)
 
 
 def _slots(structure: Any) -> Any:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from mh_edge.capture import MARK, Capture
 from mh_edge.errors import ConversionError
+from mh_edge_onnx.names import Names
 
 DOMAIN = "mh_edge"
 """Private domain of the marked nodes; none is left in a finished model."""
@@ -147,12 +148,16 @@ def _bind(model: ir.Model, captured: Capture) -> None:
     graph = model.graph
     by_name = {value.name: value for value in graph.inputs}
     inputs = [by_name[name] for name in captured.inputs]
-    for name, read in captured.weights.items():
+    graph.inputs[:] = inputs
+    names = Names()
+    for name in graph.initializers:
+        names.unique(name)
+    for name, weight in captured.weights.items():
         if (value := by_name.get(name)) is None or not (value.uses() or value.is_graph_output()):
             continue
-        value.const_value = lazy_tensor(read, value)
+        value.name = names.unique(weight.path)
+        value.const_value = lazy_tensor(weight.read, value)
         graph.register_initializer(value)
-    graph.inputs[:] = inputs
 
 
 def lazy_tensor(read: Callable[[], np.ndarray], like: ir.Value) -> ir.LazyTensor:

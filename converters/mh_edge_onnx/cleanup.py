@@ -1,0 +1,166 @@
+"""Graph clean-up after expansion: what is constant is folded, what is double or dead is dropped, and names become stable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+from mh_edge.signature import Signature
+from mh_edge_onnx.names import Names
+
+# Folding must not blow a small description up into a large tensor (Expand, ConstantOfShape, Range).
+_FOLD_OUTPUT_LIMIT = 1 << 20
+
+
+def clean(model: ir.Model, signature: Signature) -> None:
+    """Fold, share, drop and rename, in place; afterwards inputs, outputs and their dims carry the signature's names."""
+    fold_layouts(model)
+    common.IdentityEliminationPass()(model)
+    optimizer.fold_constants(model, output_size_limit=_FOLD_OUTPUT_LIMIT)
+    common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
+    common.DeduplicateInitializersPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    _name_interface(model, signature)
+    _stable_names(model)
+
+
+def fold_layouts(model: ir.Model) -> None:
+    """Operations that only lay a weight out anew (the transpose of a convolution kernel) are done once, here, and lazily."""
+    for node in list(model.graph):
+        layout = _LAYOUTS.get(node.op_type) if node.domain == "" else None
+        weight = node.inputs[0] if node.inputs else None
+        if layout is None or weight is None or not isinstance(weight.const_value, ir.LazyTensor):
+            continue
+        change = layout(node)
+        if change is None:
+            continue
+        _replace(model, node, weight.const_value, change)
+
+
+Layout = Callable[[np.ndarray], np.ndarray]
+
+
+def _replace(model: ir.Model, node: ir.Node, tensor: ir.LazyTensor, change: Layout) -> None:
+    out = node.outputs[0]
+    if out.is_graph_output():
+        return
+    probe = change(np.broadcast_to(np.zeros((), tensor.dtype.numpy()), tensor.shape.numpy()))
+    shape = ir.Shape(probe.shape)
+    lazy = ir.LazyTensor(
+        lambda: ir.tensor(np.ascontiguousarray(change(tensor.numpy())), name=out.name),
+        dtype=tensor.dtype,
+        shape=shape,
+        name=out.name,
+    )
+    folded = ir.Value(name=out.name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=lazy)
+    out.replace_all_uses_with(folded)
+    model.graph.remove(node, safe=True)
+    model.graph.register_initializer(folded)
+
+
+def _ints(value: ir.Value | None) -> list[int] | None:
+    if value is None or value.const_value is None:
+        return None
+    return [int(item) for item in value.const_value.numpy().ravel()]
+
+
+def _transpose(node: ir.Node) -> Layout | None:
+    perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
+    return lambda array: array.transpose(perm)
+
+
+def _reshape(node: ir.Node) -> Layout | None:
+    target = _ints(node.inputs[1])
+    if target is None or 0 in target:
+        return None
+    return lambda array: array.reshape(target)
+
+
+def _unsqueeze(node: ir.Node) -> Layout | None:
+    axes = _ints(node.inputs[1])
+    return None if axes is None else lambda array: np.expand_dims(array, tuple(axes))
+
+
+def _squeeze(node: ir.Node) -> Layout | None:
+    if len(node.inputs) < 2:
+        return lambda array: array.squeeze()
+    axes = _ints(node.inputs[1])
+    return None if axes is None else lambda array: array.squeeze(tuple(axes))
+
+
+def _identity(node: ir.Node) -> Layout | None:
+    del node
+    return lambda array: array
+
+
+_LAYOUTS: Mapping[str, Callable[[ir.Node], Layout | None]] = {
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Identity": _identity,
+}
+
+
+def _name_interface(model: ir.Model, signature: Signature) -> None:
+    graph = model.graph
+    taken = {tensor.name for tensor in (*signature.inputs, *signature.outputs)}
+    for value in _values(graph):
+        if value.name in taken:
+            value.name = f"{value.name}__inner"
+    _separate_outputs(graph)
+    for value, tensor in zip(graph.inputs, signature.inputs, strict=True):
+        value.name, value.shape = tensor.name, ir.Shape(tensor.shape)
+    for value, tensor in zip(graph.outputs, signature.outputs, strict=True):
+        value.name, value.shape = tensor.name, ir.Shape(tensor.shape)
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """An output that is also an input, an initializer or another output gets an Identity, so that it can have its own name."""
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(graph.outputs):
+        if value in seen or value.is_graph_input() or value.is_initializer():
+            node = ir.node("Identity", [value], name=f"output_{index}/Identity")
+            copy = node.outputs[0]
+            copy.type, copy.shape = value.type, value.shape
+            graph.append(node)
+            graph.outputs[index] = copy
+        seen.add(value)
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    values = [value for node in ir.traversal.RecursiveGraphIterator(graph) for value in node.outputs]
+    return [*graph.inputs, *graph.initializers.values(), *values]
+
+
+_COUNTER = re.compile(r"__\d+|:\d+$")
+"""What tf2onnx appends from a counter that runs on from one conversion to the next."""
+
+
+def _stable_names(model: ir.Model) -> None:
+    """Names depend on the model alone, so that the same model gives the same bytes."""
+    graph = model.graph
+    values, nodes = Names(), Names()
+    fixed = {*graph.inputs, *graph.outputs}
+    for value in fixed:
+        values.unique(value.name or "")
+    renamed: dict[ir.Value, str] = {}
+    for value in graph.initializers.values():
+        base = _COUNTER.sub("", (value.name or "").removeprefix("initializer/"))
+        renamed[value] = values.unique(base or "constant")
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        node.name = nodes.unique(_COUNTER.sub("", node.name or "") or node.op_type)
+        renamed |= {value: values.unique(f"{node.name}:{value.index()}") for value in node.outputs if value not in fixed}
+    # In two steps, so that no new name meets an old one that is still in use.
+    for index, value in enumerate(renamed):
+        value.name = f"__{index}"
+    for value, name in renamed.items():
+        value.name = name

@@ -1,0 +1,57 @@
+"""Keras program -> ONNX model: capture, bridge, lift, expand, clean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from mh_edge.capture import Capture, capture, nested_layers
+from mh_edge.opsets import IR_VERSION, resolve_opset
+from mh_edge.program import Program
+from mh_edge.rules import rules_for
+from mh_edge.signature import Signature
+from mh_edge_onnx.bridge import NEWEST_TF2ONNX_OPSET, to_ir
+from mh_edge_onnx.cleanup import clean
+from mh_edge_onnx.context import Job
+from mh_edge_onnx.expand import expand
+
+PRODUCER = "mh-edge"
+
+
+def build(program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu") -> tuple[ir.Model, Job]:
+    """The finished onnx_ir model of a program, and the job that tells which rules were used.
+
+    signature: program.signature, some dims pinned. opset: see mh_edge.opsets.
+    Raises UsageError for an opset or runtime that does not exist, ConversionError when something has no conversion.
+    """
+    job = Job(resolve_opset(opset, runtime), runtime, _convert)
+    captured = capture(
+        program.call,
+        signature.inputs,
+        layers=nested_layers(program.model),
+        variables=program.variables,
+        rules=rules_for("onnx"),
+    )
+    model = _convert(captured, job)
+    job.register(model.graph)
+    clean(model, signature)
+    model.producer_name, model.producer_version = PRODUCER, None
+    model.graph.name = program.model.name
+    return model, job
+
+
+def _convert(captured: Capture, job: Any) -> ir.Model:
+    model = to_ir(captured, job.opset)
+    if job.opset > NEWEST_TF2ONNX_OPSET:
+        lift(model, job.opset)
+    expand(model, dict(captured.calls), job)
+    model.ir_version = IR_VERSION[job.opset]
+    return model
+
+
+def lift(model: ir.Model, opset: int) -> None:
+    """Raise the model's opset in place; marked nodes, being of a private domain, pass through."""
+    from onnxscript import version_converter
+
+    version_converter.convert_version(model, opset)
