@@ -1,7 +1,8 @@
 """Which ONNX operator set a file is written in, and the oldest ONNX Runtime that reads it.
 
-Sources: ONNX Runtime's compatibility table (docs, reference/compatibility) up to opset 21; for 22 and 23 the releases themselves
-were asked: 1.20 refuses a one-node model of opset 22, 1.21 and 1.22 refuse 23, 1.23 opens it and runs its Attention.
+Sources: ONNX Runtime's compatibility table (docs, reference/compatibility) up to opset 21; for 22 and 23 the releases
+themselves were asked: 1.20 refuses a one-node model of opset 22, 1.21 and 1.22 refuse 23, 1.23 opens it and runs its
+Attention.
 """
 
 from __future__ import annotations
@@ -27,5 +28,7 @@ def resolve_opset(opset: int | None, runtime: str) -> int:
         raise UsageError(f"runtime {runtime!r} is not known.", f"Known are {', '.join(DEFAULT_OPSET)}.")
     wanted = DEFAULT_OPSET[runtime] if opset is None else opset
     if wanted not in OLDEST_RUNTIME:
-        raise UsageError(f"opset {wanted} cannot be written.", f"Choose one from {min(OLDEST_RUNTIME)} to {max(OLDEST_RUNTIME)}.")
+        raise UsageError(
+            f"opset {wanted} cannot be written.", f"Choose one from {min(OLDEST_RUNTIME)} to {max(OLDEST_RUNTIME)}."
+        )
     return wanted

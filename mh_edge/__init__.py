@@ -1,0 +1,64 @@
+"""Turn trained Keras models with parallel heads or attention into small, proven ONNX and TFLite files.
+
+    import mh_edge
+    mh_edge.export(model, "out/", formats=("onnx", "tflite"))   # convert, prove, then write: all of it or nothing
+    mh_edge.verify(model, ["out/model.onnx"])                   # the proof alone; the first is the reference
+    mh_edge.inspect("out/model.onnx")                           # signature, operations, size
+    mh_edge.devices()                                           # what this machine can really run
+
+Importing this package imports neither TensorFlow nor Keras; a name brings what it needs when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mh_edge import layers as layers
+    from mh_edge.artifact import Artifact as Artifact
+    from mh_edge.exporting import ExportResult as ExportResult
+    from mh_edge.exporting import export as export
+    from mh_edge.inspection import inspect as inspect
+    from mh_edge.machine import devices as devices
+    from mh_edge.models import load_model as load_model
+    from mh_edge.models import load_weights as load_weights
+    from mh_edge.models import upgrade as upgrade
+    from mh_edge.rules import Case as Case
+    from mh_edge.rules import rule as rule
+    from mh_edge.verification import Verification as Verification
+    from mh_edge.verification import verify as verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Artifact": "mh_edge.artifact",
+    "Case": "mh_edge.rules",
+    "ExportResult": "mh_edge.exporting",
+    "Verification": "mh_edge.verification",
+    "devices": "mh_edge.machine",
+    "export": "mh_edge.exporting",
+    "inspect": "mh_edge.inspection",
+    "load_model": "mh_edge.models",
+    "load_weights": "mh_edge.models",
+    "rule": "mh_edge.rules",
+    "upgrade": "mh_edge.models",
+    "verify": "mh_edge.verification",
+}
+"""Public name -> the module it is fetched from on first use."""
+
+__all__ = ["__version__", "layers", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "layers":
+        return importlib.import_module("mh_edge.layers")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

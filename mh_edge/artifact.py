@@ -1,0 +1,171 @@
+"""An artifact: one converted model file, what is known of it, and the manifest that says so beside it.
+
+`<artifact>.json` holds the sha256 of the artifact, its signature with the domains of its inputs, the rules applied,
+the versions of the packages, the figures of the verification and the recipe. It holds no time and no path: the same
+export writes the same bytes. A manifest whose sha256 is not that of the file beside it is stale and ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mh_edge.jsontext import dumps
+from mh_edge.signature import Signature
+
+MANIFEST_SUFFIX = ".json"
+MANIFEST_LAYOUT = 1
+
+FORMATS = {"onnx": "mh_edge_onnx", "tflite": "mh_edge_tflite"}
+"""Each format (which is also the file's suffix) with the package whose `convert` makes it."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a converter hands back: a model in the target's form, not yet written.
+
+    rules: how many operations (or layers) each rule made. notes: sentences for the user. save(path) writes the file,
+    and external data named by its hash beside it where the format needs it -> all files written, the model first.
+    """
+
+    format: str
+    opset: int | None
+    signature: Signature
+    rules: Mapping[str, int]
+    notes: tuple[str, ...]
+    save: Callable[[Path], Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A converted model file.
+
+    bytes: with its external data. opset: of ONNX's own domain, None for TFLite. ops: how often each operation occurs,
+    subgraphs included. rules: what each rule made. verified: the figures of the verification, None when it was not
+    verified. notes: what a user should know before running it.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    sha256: str
+    opset: int | None
+    signature: Signature
+    ops: Mapping[str, int]
+    rules: Mapping[str, int]
+    verified: Mapping[str, Any] | None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "opset": self.opset,
+            "inputs": [tensor.to_json() for tensor in self.signature.inputs],
+            "outputs": [tensor.to_json() for tensor in self.signature.outputs],
+            "ops": dict(self.ops),
+            "rules": dict(self.rules),
+            "verified": None if self.verified is None else dict(self.verified),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is written beside an artifact; data: names of its external data files."""
+
+    format: str
+    sha256: str
+    opset: int | None
+    signature: Signature
+    rules: Mapping[str, int]
+    notes: tuple[str, ...]
+    data: tuple[str, ...]
+    versions: Mapping[str, str]
+    verified: Mapping[str, Any] | None
+    recipe: Mapping[str, Any]
+
+    def write(self, artifact: Path) -> Path:
+        """Write it beside the artifact -> its path."""
+        path = manifest_path(artifact)
+        fields = {
+            "mh_edge_manifest": MANIFEST_LAYOUT,
+            "format": self.format,
+            "sha256": self.sha256,
+            "opset": self.opset,
+            "signature": self.signature.to_json(),
+            "rules": dict(self.rules),
+            "notes": list(self.notes),
+            "data": list(self.data),
+            "versions": dict(self.versions),
+            "verified": self.verified,
+            "recipe": dict(self.recipe),
+        }
+        path.write_text(dumps(fields, indent=1) + "\n", encoding="utf-8")
+        return path
+
+
+def manifest_path(artifact: Path) -> Path:
+    """`model.onnx` -> `model.onnx.json`."""
+    return artifact.with_name(artifact.name + MANIFEST_SUFFIX)
+
+
+def read_manifest(artifact: Path) -> Manifest | None:
+    """The manifest beside an artifact; None when there is none, it is not one of ours, or it is stale (of another
+    file).
+    """
+    fields = _fields(manifest_path(artifact))
+    if fields is None or fields["sha256"] != file_sha256(artifact):
+        return None
+    return Manifest(
+        format=fields["format"],
+        sha256=fields["sha256"],
+        opset=fields["opset"],
+        signature=Signature.from_json(fields["signature"]),
+        rules=fields["rules"],
+        notes=tuple(fields["notes"]),
+        data=tuple(fields["data"]),
+        versions=fields["versions"],
+        verified=fields["verified"],
+        recipe=fields["recipe"],
+    )
+
+
+def unreferenced_data(folder: Path, artifact_names: Sequence[str], kept: Sequence[str]) -> list[str]:
+    """External data files that only the manifests of these artifacts, about to be replaced, refer to.
+
+    kept: names that the new files refer to. Data of a stale manifest is left alone: whose it is can no longer be said.
+    """
+    replaced: set[str] = set()
+    used = set(kept)
+    for path in sorted(folder.glob(f"*{MANIFEST_SUFFIX}")):
+        artifact = path.with_suffix("")
+        fields = _fields(path)
+        if fields is None:
+            continue
+        if artifact.name not in artifact_names:
+            used.update(fields["data"])
+        elif fields["data"] and artifact.is_file() and fields["sha256"] == file_sha256(artifact):
+            replaced.update(fields["data"])
+    return sorted(replaced - used)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fields(path: Path) -> dict[str, Any] | None:
+    """The content of a manifest of ours, else None."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    return fields if isinstance(fields, dict) and fields.get("mh_edge_manifest") == MANIFEST_LAYOUT else None

@@ -1,0 +1,87 @@
+"""What every command is: four options more than its own, quiet while it works, one Outcome, printed in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from mh_edge.commands.noise import hushed
+from mh_edge.jsontext import dumps
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH_WITHOUT_TERMINAL = 120
+
+COMMON_OPTIONS = (
+    click.Option(
+        ["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout and nothing else, errors too."
+    ),
+    click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
+    click.Option(["-v", "--verbose"], is_flag=True, help="Show each step, and what TensorFlow and the runtimes print."),
+    click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did. data: the object `--json` prints; show: prints it for people; exit_code: 0 unless a gate
+    failed.
+    """
+
+    data: Mapping[str, Any]
+    show: Callable[[Console], None]
+    exit_code: int = 0
+
+
+class Command(click.Command):
+    """A command whose function returns an Outcome; invoking it prints that and gives the exit code.
+
+    Within the function, `click.get_current_context().obj` is the Progress: call it with the name of each step.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += COMMON_OPTIONS
+
+    def invoke(self, ctx: click.Context) -> int:
+        as_json, quiet, verbose, debug = (ctx.params.pop(str(option.name)) for option in COMMON_OPTIONS)
+        with (
+            hushed(verbose=verbose or debug) as terminal,
+            _progress(terminal, quiet=quiet, verbose=verbose) as progress,
+        ):
+            ctx.obj = progress
+            outcome: Outcome = super().invoke(ctx)
+        if as_json:
+            print(dumps(outcome.data))
+        elif not quiet:
+            outcome.show(console())
+        return outcome.exit_code
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Plain text in, plain text out; wide enough for a path when there is no terminal to measure."""
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+@contextlib.contextmanager
+def _progress(terminal: TextIO, *, quiet: bool, verbose: bool) -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done, where someone is there to see it; one line for each step when verbose."""
+    if quiet:
+        yield lambda step: None
+    elif verbose:
+        yield lambda step: print(f"{step} ...", file=terminal)
+    elif not terminal.isatty():
+        yield lambda step: None
+    else:
+        with console(terminal).status("") as status:
+            yield lambda step: status.update(f"{step} ...")

@@ -1,0 +1,254 @@
+"""Keras model -> proven files: convert each format, write it out of sight, verify it there, then move all of them into
+place at once.
+
+Nothing at the target changes until every format is converted and proven; then everything changes in one commit
+(mh_edge.commit).
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mh_edge import __version__
+from mh_edge.artifact import FORMATS, Artifact, Converted, Manifest, file_sha256, manifest_path, unreferenced_data
+from mh_edge.commit import staged, system_errors_named
+from mh_edge.errors import NotEqualError, UsageError
+from mh_edge.inspection import inspect
+from mh_edge.packages import versions
+from mh_edge.signature import Signature
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from mh_edge.program import Program
+    from mh_edge.verification import Verification
+
+MADE_BY = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxscript", "numpy")
+PROVEN_BY = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert")
+"""Distributions whose versions the manifest records."""
+
+FIXED_BATCH = {"tflite": 1}
+"""Batch of the formats whose runtimes want a fixed one, unless another is asked for."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote. model: as it was given. seconds: from the first step to the last rename."""
+
+    model: str
+    artifacts: tuple[Artifact, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        artifacts = [artifact.to_json() for artifact in self.artifacts]
+        return {"command": "export", "model": self.model, "artifacts": artifacts, "seconds": round(self.seconds, 3)}
+
+
+def export(
+    model: keras.Model | str | Path,
+    output: str | Path = ".",
+    *,
+    formats: Sequence[str] = ("onnx",),
+    opset: int | None = None,
+    runtime: str = "cpu",
+    batch: int | None = None,
+    sequence: int | None = None,
+    dims: Mapping[str, int] | None = None,
+    feeds: Mapping[str, np.ndarray] | None = None,
+    verify: bool = True,
+    atol: float | None = None,
+    rtol: float | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    failures: str | Path | None = None,
+    custom_modules: Sequence[str] = (),
+    unsafe: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Convert a Keras model to files that compute the same, and prove it before anything is written at `output`.
+
+    model: a keras.Model, a `.keras` or `.h5` file, or "package.module:function". output: a folder (files are named
+    after the model), or one file when there is one format. opset, runtime: see mh_edge.opsets. batch, sequence, dims:
+    fix free sizes; `sequence` fixes "sequence" and every "..._sequence". TFLite's batch is 1 unless `batch` says
+    otherwise. feeds: real inputs by name, added to the generated ones. verify=False writes without a proof, and the
+    manifest says so. failures: the folder in which a feed that fails is saved. custom_modules: imported before
+    loading, so that custom layers register; unsafe: load Lambda layers.
+
+    Raises UsageError for options that make no sense together, InputError for a model that cannot be read,
+    ConversionError when a format cannot express it or the files cannot be written, NotEqualError when the proof fails;
+    the target is then as it was.
+    """
+    started = time.monotonic()
+    tell = progress or _silent
+    formats = _checked_formats(formats)
+    folder, names = _target(Path(output), formats, name or _default_name(model))
+    tell("loading the model")
+    program = _program(model, feeds, custom_modules, unsafe)
+    sizes = {kind: _sizes(program.signature, kind, batch, sequence, dims or {}) for kind in formats}
+    recipe = {"runtime": runtime, "seed": seed, "atol": atol, "rtol": rtol, "feeds": sorted(feeds) if feeds else []}
+    with staged(folder) as staging:
+        manifests: dict[str, Manifest] = {}
+        written: list[str] = []
+        for kind in formats:
+            tell(f"converting to {kind}")
+            converted = _convert(kind, program, program.signature.pin(sizes[kind]), opset, runtime)
+            with system_errors_named(folder):
+                manifests[kind] = _write(converted, staging.path / names[kind], recipe)
+            written += [*manifests[kind].data, names[kind], manifest_path(Path(names[kind])).name]
+        if verify:
+            tell("verifying")
+            candidates = [staging.path / names[kind] for kind in formats]
+            figures = _proven(program, candidates, feeds, atol, rtol, seed, failures)
+            with system_errors_named(folder):
+                for kind, path, verified in zip(formats, candidates, figures, strict=True):
+                    replace(manifests[kind], verified=verified).write(path)
+        artifacts = tuple(
+            replace(inspect(staging.path / names[kind]), path=folder / names[kind], notes=manifests[kind].notes)
+            for kind in formats
+        )
+        tell("writing")
+        staging.commit(written, remove=unreferenced_data(folder, list(names.values()), written))
+    return ExportResult(_shown(model), artifacts, time.monotonic() - started)
+
+
+def _silent(step: str) -> None:
+    del step
+
+
+def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    if not formats:
+        raise UsageError("no format was asked for.", f"Known are {', '.join(FORMATS)}.")
+    for kind in formats:
+        if kind not in FORMATS:
+            raise UsageError(f"format {kind!r} is not known.", f"Known are {', '.join(FORMATS)}.")
+    return tuple(dict.fromkeys(formats))
+
+
+def _target(output: Path, formats: Sequence[str], stem: str) -> tuple[Path, dict[str, str]]:
+    """The folder to write in, and each format's file name in it."""
+    suffix = output.suffix.removeprefix(".")
+    if suffix not in FORMATS or output.is_dir():
+        return output, {kind: f"{stem}.{kind}" for kind in formats}
+    if list(formats) != [suffix]:
+        raise UsageError(
+            f"the output {str(output)!r} is one {suffix} file, but the formats asked for are {', '.join(formats)}.",
+            "Give a folder with -o.",
+        )
+    return output.parent, {suffix: output.name}
+
+
+def _default_name(model: keras.Model | str | Path) -> str:
+    """The stem of the model file, the function's name of "module:function", or the Keras model's own name."""
+    if isinstance(model, str | Path):
+        return Path(str(model).rpartition(":")[2]).stem
+    return str(model.name).replace("/", "_")
+
+
+def _shown(model: keras.Model | str | Path) -> str:
+    return str(model) if isinstance(model, str | Path) else str(model.name)
+
+
+def _program(
+    model: keras.Model | str | Path,
+    feeds: Mapping[str, np.ndarray] | None,
+    custom_modules: Sequence[str],
+    unsafe: bool,
+) -> Program:
+    from mh_edge.models import resolve_model
+    from mh_edge.policy import is_float32, with_policy
+    from mh_edge.program import program
+    from mh_edge.verification.domains import derive
+
+    if isinstance(model, str | Path):
+        model = resolve_model(model, custom_modules=custom_modules, unsafe=unsafe)
+    found = program(model, feeds)
+    if not is_float32(model):  # asked after `program`, which builds what was never called
+        found = program(with_policy(model, "float32"), feeds)
+    return derive(found)
+
+
+def _sizes(
+    signature: Signature, kind: str, batch: int | None, sequence: int | None, dims: Mapping[str, int]
+) -> dict[str, int]:
+    """The sizes to fix for one format. Raises UsageError for a name that is not free, or a size below 1."""
+    free = signature.free_dims()
+    asked = dict(dims)
+    if sequence is not None:
+        lengths = [name for name in free if name == "sequence" or name.endswith("_sequence")]
+        asked |= dict.fromkeys(lengths or ["sequence"], sequence)
+    if batch is not None:
+        asked["batch"] = batch
+    for name, size in asked.items():
+        if name not in free:
+            listed = f"Free are {', '.join(free)}." if free else "Every size of its inputs is fixed."
+            raise UsageError(f"the model has no free size {name!r}.", listed)
+        if size < 1:
+            raise UsageError(f"the size {name}={size} is below 1.")
+    return {"batch": FIXED_BATCH[kind]} | asked if kind in FIXED_BATCH else asked
+
+
+def _convert(kind: str, program: Program, signature: Signature, opset: int | None, runtime: str) -> Converted:
+    """The converter is found by name, so that only the one asked for is imported."""
+    convert = importlib.import_module(FORMATS[kind]).convert
+    options = {"opset": opset, "runtime": runtime} if kind == "onnx" else {}
+    converted: Converted = convert(program, signature, **options)
+    return converted
+
+
+def _write(converted: Converted, path: Path, recipe: Mapping[str, Any]) -> Manifest:
+    """Save the model and a manifest that does not yet speak of a proof -> the manifest."""
+    model, *data = converted.save(path)
+    manifest = Manifest(
+        format=converted.format,
+        sha256=file_sha256(model),
+        opset=converted.opset,
+        signature=converted.signature,
+        rules=converted.rules,
+        notes=converted.notes,
+        data=tuple(sorted(file.name for file in data)),
+        versions={"mh-edge": __version__} | versions(MADE_BY) | versions(PROVEN_BY),
+        verified=None,
+        recipe=recipe,
+    )
+    manifest.write(path)
+    return manifest
+
+
+def _proven(
+    program: Program,
+    candidates: Sequence[Path],
+    feeds: Mapping[str, np.ndarray] | None,
+    atol: float | None,
+    rtol: float | None,
+    seed: int,
+    failures: str | Path | None,
+) -> list[Mapping[str, Any]]:
+    """The figures of each candidate. Raises NotEqualError with the worst element of the first that is not equal."""
+    from mh_edge.verification import verify
+
+    verification: Verification = verify(
+        program, candidates, feeds=feeds, atol=atol, rtol=rtol, seed=seed, failures=failures
+    )
+    figures: list[Mapping[str, Any]] = [
+        {key: value for key, value in item.items() if key != "path"} for item in verification.to_json()["candidates"]
+    ]
+    for path, verified in zip(candidates, figures, strict=True):
+        if not verified["passed"]:
+            raise NotEqualError(
+                f"{path.name} does not compute what the model computes: {worst_sentence(verified['worst'])}"
+            )
+    return figures
+
+
+def worst_sentence(worst: Mapping[str, Any]) -> str:
+    """Where two models differ most, in words."""
+    place = f"with feed {worst['feed']}, output {worst['output']!r} at {worst['index']}"
+    return f"{place} is {worst['got']}, expected {worst['expected']}."

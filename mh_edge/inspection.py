@@ -1,0 +1,160 @@
+"""What a model file holds: signature, operations, size, and which rule made what. Works on any `.onnx` or `.tflite`,
+ours or not.
+
+Reading needs the package of the format (onnx, ai-edge-litert) and never TensorFlow or Keras.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mh_edge.artifact import FORMATS, Artifact, file_sha256, read_manifest
+from mh_edge.commit import recover
+from mh_edge.errors import InputError
+from mh_edge.flatbuffer import free_dim, read_tables
+from mh_edge.packages import require
+from mh_edge.signature import Dim, Signature, Tensor
+
+if TYPE_CHECKING:
+    import onnx
+
+RULE_KEY = "mh_edge.rule"
+"""Key of an ONNX node's metadata under which the rule that made it is named."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was read from the file itself. data: names of external data files."""
+
+    opset: int | None
+    signature: Signature
+    ops: Mapping[str, int]
+    rules: Mapping[str, int]
+    data: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def inspect(path: str | Path) -> Artifact:
+    """The Artifact that a file holds; what only its manifest knows (names of TFLite's free sizes, verification) is
+    taken from there.
+
+    Raises InputError for a missing, empty, truncated or foreign file, UnavailableError when the format's package is
+    not installed.
+    """
+    path = Path(path)
+    recover(path.parent)
+    kind = file_format(path)
+    content = _READERS[kind](path)
+    manifest = read_manifest(path)
+    missing = [name for name in content.data if not (path.parent / name).is_file()]
+    notes = content.notes + tuple(
+        f"its weights lie in {name!r}, which is not beside it: it will not load" for name in missing
+    )
+    return Artifact(
+        path=path,
+        format=kind,
+        bytes=sum(
+            file.stat().st_size
+            for file in (path, *(path.parent / name for name in content.data if name not in missing))
+        ),
+        sha256=file_sha256(path),
+        opset=content.opset,
+        signature=content.signature if manifest is None else manifest.signature,
+        ops=content.ops,
+        rules=content.rules or ({} if manifest is None else manifest.rules),
+        verified=None if manifest is None else manifest.verified,
+        notes=notes + (() if manifest is None else manifest.notes),
+    )
+
+
+def file_format(path: Path) -> str:
+    """The format, "onnx" or "tflite", by first bytes and suffix. Raises InputError when the file is neither, or
+    empty.
+    """
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder.", "Name the .onnx or .tflite file in it.")
+    if not path.is_file():
+        raise InputError(f"there is no file {str(path)!r}.")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if not head:
+        raise InputError(f"{str(path)!r} is empty.", "Copy or export it again.")
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix == "tflite":
+        raise InputError(f"{str(path)!r} is not a TFLite file: it does not begin with TFLite's mark.")
+    if suffix not in FORMATS:
+        raise InputError(f"{str(path)!r} is neither an .onnx nor a .tflite file.")
+    return suffix
+
+
+def _read_onnx(path: Path) -> Content:
+    onnx_module = require("onnx", "export", "reading an .onnx file")
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx_module.load_model(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise InputError(f"{str(path)!r} is truncated or not an ONNX file.", "Copy or export it again.") from error
+    if not model.opset_import or not model.graph.output:
+        raise InputError(f"{str(path)!r} is not an ONNX model: it names no operator set or no output.")
+    nodes = list(_nodes(model.graph.node)) + [node for function in model.functions for node in _nodes(function.node)]
+    weights = {tensor.name for tensor in model.graph.initializer}
+    signature = Signature(
+        tuple(_onnx_tensor(value) for value in model.graph.input if value.name not in weights),
+        tuple(_onnx_tensor(value) for value in model.graph.output),
+    )
+    return Content(
+        opset=next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), None),
+        signature=signature,
+        ops=_counted(f"{node.domain}.{node.op_type}".lstrip(".").removeprefix("ai.onnx.") for node in nodes),
+        rules=_counted(item.value for node in nodes for item in node.metadata_props if item.key == RULE_KEY),
+        data=_external_data(model),
+    )
+
+
+def _nodes(nodes: Any) -> Iterator[onnx.NodeProto]:
+    """The nodes and, recursively, those of their subgraphs (bodies of If, Loop, Scan)."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _nodes(graph.node)
+
+
+def _onnx_tensor(value: onnx.ValueInfoProto) -> Tensor:
+    from onnx import helper
+
+    kind = value.type.tensor_type
+    shape: list[Dim] = [
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or free_dim(value.name, axis)
+        for axis, dim in enumerate(kind.shape.dim)
+    ]
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else "unknown"
+    return Tensor(value.name, dtype, tuple(shape))
+
+
+def _external_data(model: onnx.ModelProto) -> tuple[str, ...]:
+    external = [tensor for tensor in model.graph.initializer if tensor.data_location == tensor.EXTERNAL]
+    return tuple(sorted({item.value for tensor in external for item in tensor.external_data if item.key == "location"}))
+
+
+def _read_tflite(path: Path) -> Content:
+    schema = require("ai_edge_litert.schema_py_generated", "litert", "reading a .tflite file")
+    model = read_tables(path, schema)
+    flex = sorted(name for name in model.ops if name.startswith("Flex"))
+    notes = (f"needs TensorFlow's Flex delegate for {', '.join(flex)}: plain LiteRT refuses it",) if flex else ()
+    return Content(opset=None, signature=model.signature, ops=_counted(iter(model.ops)), rules={}, notes=notes)
+
+
+def _counted(names: Iterator[str]) -> dict[str, int]:
+    """Name -> count, the most frequent first."""
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
+
+
+_READERS = {"onnx": _read_onnx, "tflite": _read_tflite}
