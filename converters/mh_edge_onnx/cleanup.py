@@ -13,15 +13,23 @@ from onnxscript import optimizer
 from mh_edge.signature import Signature
 from mh_edge_onnx.names import Names
 
-# Folding must not blow a small description up into a large tensor (Expand, ConstantOfShape, Range).
-_FOLD_OUTPUT_LIMIT = 1 << 20
+# Folded, these would blow a small description up into a large tensor; a runtime makes it in no time when it opens the file.
+_DESCRIPTIONS = frozenset({"ConstantOfShape", "Expand", "EyeLike", "OneHot", "Range", "Tile", "Trilu"})
+
+# Everything else that is constant is folded whatever its size: the file gets no larger by it.
+_NO_LIMIT = 1 << 40
 
 
 def clean(model: ir.Model, signature: Signature) -> None:
     """Fold, share, drop and rename, in place; afterwards inputs, outputs and their dims carry the signature's names."""
     fold_layouts(model)
     common.IdentityEliminationPass()(model)
-    optimizer.fold_constants(model, output_size_limit=_FOLD_OUTPUT_LIMIT)
+    optimizer.fold_constants(
+        model,
+        input_size_limit=_NO_LIMIT,
+        output_size_limit=_NO_LIMIT,
+        should_fold=lambda node: False if node.op_type in _DESCRIPTIONS else None,
+    )
     common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)

@@ -140,11 +140,12 @@ class Context:
             outputs = inner.lower(rule, layer, inputs, padded)
             self.nodes.extend(inner.nodes)
             return outputs
-        given = [mask for mask in padded if mask is not None] if layer.supports_masking else []
+        given = [mask for mask in padded if mask is not None and "mask" in layer._call_signature.parameters]
 
         def body(flat: Sequence[Any]) -> Any:
-            values = list(flat[: len(inputs)])
-            kwargs = {"mask": flat[len(inputs)]} if given and "mask" in layer._call_signature.parameters else {}
+            values, rest = list(flat[: len(inputs)]), iter(flat[len(inputs) :])
+            kept = [None if mask is None else next(rest) for mask in padded] if given else []
+            kwargs = {"mask": kept if len(kept) > 1 else kept[0]} if given else {}
             return layer(values if len(values) > 1 else values[0], **kwargs)
 
         return self._splice(body, [*inputs, *given], layer)

@@ -1,0 +1,82 @@
+"""SeqSelfAttention: y_t = sum over t' of softmax(g(e[t, t']) - masks) x_t', with additive or multiplicative scores e."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import onnx_ir as ir
+
+from mh_edge.layers import SeqSelfAttention
+from mh_edge.layers.seq_self_attention import ADDITIVE, UNBOUNDED_WIDTH
+from mh_edge.rules import Case, rule
+from mh_edge_onnx.attention import additive, band, later
+from mh_edge_onnx.context import Context, Inputs, Masks
+
+
+def _model(masked: bool, **options: Any) -> keras.Model:
+    x = keras.Input((None, 6), name="x")
+    z = keras.layers.Masking()(x) if masked else x
+    return keras.Model(x, SeqSelfAttention(units=4, bias_initializer="normal", **options)(z))
+
+
+@rule(
+    "onnx",
+    SeqSelfAttention,
+    cases=(
+        Case("additive", lambda: _model(False), ops={"Softmax": 1, "Tanh": 1, "MatMul": 4}, absent=("Shape", "Reshape")),
+        Case("masked", lambda: _model(True), ops={"Softmax": 1, "Tanh": 1}, absent=("Shape", "Reshape")),
+        Case(
+            "multiplicative",
+            lambda: _model(True, attention_type="multiplicative", attention_activation="sigmoid"),
+            ops={"Softmax": 1, "MatMul": 3, "Sigmoid": 1},
+            absent=("Shape", "Reshape"),
+        ),
+        Case("width", lambda: _model(True, attention_width=3), ops={"Softmax": 1, "Trilu": 2}),
+        Case("history", lambda: _model(True, history_only=True), ops={"Softmax": 1, "Trilu": 1}),
+        Case("history_width", lambda: _model(False, history_only=True, attention_width=4), ops={"Trilu": 2}),
+        Case("no_bias", lambda: _model(True, use_additive_bias=False, use_attention_bias=False), ops={"Softmax": 1}),
+        Case("weights", lambda: _model(True, return_attention=True), ops={"Softmax": 1}),
+    ),
+)
+def lower(ctx: Context, layer: SeqSelfAttention, inputs: Inputs, masks: Masks) -> tuple[ir.Value, ...]:
+    """x: (batch, time, dim) -> (batch, time, dim), and the weights (batch, time, time) when asked for."""
+    x, mask = inputs[0], masks[0]
+    scores = _additive(ctx, layer, x) if layer.attention_type == ADDITIVE else _multiplicative(ctx, layer, x)
+    if layer.ba is not None:
+        scores = ctx.op("Add", scores, ctx.weight(layer.ba))
+    scores = ctx.activation(layer.attention_activation, scores)
+    if layer.attention_width is not None:
+        scores = ctx.op("Add", scores, _window(ctx, layer, x))
+    if mask is not None:
+        # A pair is masked when both its steps are.
+        either = ctx.op("Or", ctx.op("Unsqueeze", mask, ctx.constant([2])), ctx.op("Unsqueeze", mask, ctx.constant([1])))
+        scores = ctx.op("Add", scores, additive(ctx, either))
+    weights = ctx.op("Softmax", scores, axis=-1)
+    y = ctx.op("MatMul", weights, x)
+    return (y, weights) if layer.return_attention else (y,)
+
+
+def _additive(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Value:
+    """e[t, t'] = tanh(x_t Wt + x_t' Wx + bh) Wa"""
+    # The bias goes in before the sum over pairs, where it costs time and not time²; addition order is the layer's noise.
+    of_key = ctx.op("MatMul", x, ctx.weight(layer.Wx))
+    if layer.bh is not None:
+        of_key = ctx.op("Add", of_key, ctx.weight(layer.bh))
+    of_query = ctx.op("MatMul", x, ctx.weight(layer.Wt))
+    pairs = ctx.op("Add", ctx.op("Unsqueeze", of_query, ctx.constant([2])), ctx.op("Unsqueeze", of_key, ctx.constant([1])))
+    return ctx.op("Squeeze", ctx.op("MatMul", ctx.op("Tanh", pairs), ctx.weight(layer.Wa)), ctx.constant([3]))
+
+
+def _multiplicative(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Value:
+    """e[t, t'] = x_t Wa x_t'ᵀ"""
+    return ctx.op("MatMul", ctx.op("MatMul", x, ctx.weight(layer.Wa)), ctx.op("Transpose", x, perm=[0, 2, 1]))
+
+
+def _window(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Value:
+    """lower <= t' < lower + width, lower = t - width // 2, or t - (width - 1) with history_only."""
+    width = layer.attention_width
+    before = width - 1 if layer.history_only else width // 2
+    if layer.history_only and width >= UNBOUNDED_WIDTH:
+        return later(ctx, x, x)
+    return band(ctx, x, before, width - 1 - before)
