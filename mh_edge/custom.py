@@ -1,0 +1,93 @@
+"""What the user's own modules bring: custom layers for a file, or a function that makes a model.
+
+The working directory is importable while they are imported and run, as it is for `python -m`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from mh_edge.errors import InputError, MhEdgeError
+
+FUNCTION = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
+"""`package.module:function`."""
+
+
+def custom_objects(modules: Sequence[str]) -> dict[str, Any]:
+    """The classes and functions that the modules define, by name. What they register with Keras is found by Keras
+    itself.
+
+    Raises InputError when a module cannot be imported.
+    """
+    imported = [_imported(name) for name in modules]
+    return {
+        name: value
+        for module in imported
+        for name, value in vars(module).items()
+        if callable(value) and not name.startswith("_")
+    }
+
+
+def call(spec: str) -> Any:
+    """What `package.module:function` returns, called without arguments; something that is not callable is an
+    InputError.
+    """
+    match = FUNCTION.fullmatch(spec)
+    if match is None:
+        raise InputError(f"{spec!r} does not name a function.", "Write it as package.module:function.")
+    value: Any = _imported(match["module"])
+    for part in match["name"].split("."):
+        if not hasattr(value, part):
+            raise InputError(
+                f"{spec!r}: {match['module']!r} has no {match['name']!r}.", "Check the spelling of the function."
+            )
+        value = getattr(value, part)
+    if not callable(value):
+        raise InputError(
+            f"{spec!r} is a {type(value).__name__}, not a function.",
+            "Name a function that takes no arguments and returns a model.",
+        )
+    with _named(f"{spec} raised"):
+        return value()
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        with _named(f"Importing {name!r} raised"):
+            return importlib.import_module(name)
+    except InputError as error:
+        cause = error.__cause__
+        if (
+            isinstance(cause, ModuleNotFoundError)
+            and cause.name is not None
+            and f"{name}.".startswith(f"{cause.name}.")
+        ):
+            raise InputError(
+                f"There is no module {name!r}: {cause.name!r} is not found.",
+                "Run from the folder that holds it, or install its package.",
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Whatever the user's code raises becomes an InputError that begins with `what`; the working directory is
+    importable.
+    """
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    except MhEdgeError:
+        raise
+    except Exception as error:  # the user's code: it may raise anything
+        raise InputError(f"{what} {type(error).__name__}: {error}", "Correct it, then run this again.") from error
+    finally:
+        sys.path.remove(folder)
