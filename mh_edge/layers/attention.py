@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import keras
@@ -18,19 +19,29 @@ It is finite, so that a row in which every key is masked becomes the softmax of 
 
 
 def attend(query: Any, key: Any, value: Any, key_mask: Any, history_only: bool) -> tuple[Any, Any]:
-    """a = softmax(q kᵀ / sqrt(d) − 10000·[key after query] − 10000·(1 − key_mask)), o = a v; returns (o, a).
+    """(a v, a) with a = softmax(q kᵀ / sqrt(d) − 10000·[key after query] − 10000·(1 − key_mask)).
 
     query: (..., Tq, d), key: (..., Tk, d), value: (..., Tk, d_v), key_mask: None or broadcasting to (..., 1, Tk)
-    -> o: (..., Tq, d_v), a: (..., Tq, Tk), both in the type of value.
+    -> a v: (..., Tq, d_v), a: (..., Tq, Tk), both in the type of value.
     """
     keys_last = (*range(len(key.shape) - 2), len(key.shape) - 1, len(key.shape) - 2)
     scores = widen(ops.matmul(query, ops.transpose(key, keys_last)) / math.sqrt(key.shape[-1]))
     if history_only:
-        scores = scores - ADDITIVE_MASK * ops.cast(positions(scores, axis=-1) > positions(scores, axis=-2), scores.dtype)
+        after = positions(scores, axis=-1) > positions(scores, axis=-2)
+        scores = scores - ADDITIVE_MASK * ops.cast(after, scores.dtype)
     if key_mask is not None:
         scores = scores - ADDITIVE_MASK * (1.0 - ops.cast(key_mask, scores.dtype))
-    weights = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
+    weights = ops.cast(softmax(scores), value.dtype)
     return ops.matmul(weights, value), weights
+
+
+def softmax(scores: Any) -> Any:
+    """Over the last axis, also of a single score: a sequence of length one is no mistake, though Keras warns of it."""
+    if scores.shape[-1] != 1:
+        return ops.softmax(scores, axis=-1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are using a softmax over axis")
+        return ops.softmax(scores, axis=-1)
 
 
 def widen(scores: Any) -> Any:

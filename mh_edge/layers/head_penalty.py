@@ -15,9 +15,9 @@ Window = slice | tuple[slice, ...] | None
 class HeadPenalty(keras.regularizers.Regularizer):  # type: ignore[misc]
     """factor · Σ (V Vᵀ − I)², the rows of V being the flattened windows of the same weight in each head.
 
-    A regularizer rather than a loss of `call`: it depends on weights alone, so it is counted once however often the layer
-    is called, follows the weights, and leaves nothing in the graph of a call. Each head's weight carries one, and of these
-    the first that still trains reports for all; so freezing a head does not lose the penalty of the others.
+    A regularizer rather than a loss of `call`: it depends on weights alone, so it is counted once however often the
+    layer is called, follows the weights, and leaves nothing in the graph of a call. Each head's weight carries one, and
+    of these the first that still trains reports for all; so freezing a head does not lose the penalty of the others.
     """
 
     def __init__(self, weights: Sequence[Any], window: Window, factor: float, position: int) -> None:
@@ -28,7 +28,7 @@ class HeadPenalty(keras.regularizers.Regularizer):  # type: ignore[misc]
         self.before = weights[position].regularizer
 
     def __call__(self, weight: Any) -> Any:
-        own = 0.0 if self.before is None else self.before(weight)
+        own = ops.zeros(()) if self.before is None else self.before(weight)
         first = next(number for number, other in enumerate(self.weights) if other.trainable)
         return own + self.value() if first == self.position else own
 
@@ -78,7 +78,7 @@ def per_index(name: str, value: Any, count: int) -> list[Any]:
     if len(entries) == 1:
         entries = entries * count
     if len(entries) != count:
-        raise ValueError(f"MultiHead: {name} has {len(entries)} entries for {count} reg_index; give one, or one for each.")
+        raise ValueError(f"MultiHead: {name} has {len(entries)} entries, reg_index has {count}; give one, or as many.")
     return entries
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import keras
@@ -16,12 +15,13 @@ from mh_edge.layers.head_penalty import attach, decode_window, encode_window, pe
 
 @keras.saving.register_keras_serializable(package="mh_edge")
 class MultiHead(keras.layers.Layer):  # type: ignore[misc]
-    """y = stack([L_n(z_n) for n in 0..N-1], axis=-1); z_n = x, or x W[:, n·h:(n+1)·h] + b[n·h:(n+1)·h] with hidden_dim=h.
+    """y = stack([L_n(z_n) for n in 0..N-1], axis=-1), where z_n = x, or x W[:, n·h:(n+1)·h] + b[n·h:(n+1)·h].
 
-    x: (batch, ..., in) -> y: the output shape of L followed by N. W: (in, h·N) and b: (h·N,) are there with hidden_dim only.
+    x: (batch, ..., in) -> y: the output shape of L followed by N. The second form of z, with W: (in, h·N) and
+    b: (h·N,), holds when hidden_dim=h is given.
 
-    layer: one layer, of which `layer_num` copies named `<name>_1` .. `<name>_N` are made, each initialised for itself (the
-    one given is left alone), or a list or tuple of layers, which are used as they are.
+    layer: one layer, of which `layer_num` copies named `<name>_1` .. `<name>_N` are made, each initialised for itself
+    (the one given is left alone), or a list or tuple of layers, which are used as they are.
     The mask and `training` go to each layer whose `call` takes them. The output mask is that of the first layer.
 
     Penalty, for each (reg_index i, reg_slice s, reg_factor c): c·Σ (V Vᵀ − I)² is part of `losses`, the rows of V being
@@ -32,8 +32,8 @@ class MultiHead(keras.layers.Layer):  # type: ignore[misc]
     Attributes to read: layers, layer_num, hidden_dim, use_bias, and once built W, b (None where not used).
     Trainable weights are in the order W, b, then those of each layer; then those that do not train, in the same order.
 
-    Raises ValueError when the heads give different shapes or several tensors, when a regularised weight is not there, or
-    for an impossible argument.
+    Raises ValueError when the heads give different shapes or several tensors, when a regularised weight is not there,
+    or for an impossible argument.
     Source: keras-multi-head 0.29.0, `MultiHead`; the penalty: Lin et al., 2017, https://arxiv.org/abs/1703.03130.
     """
 
@@ -55,12 +55,10 @@ class MultiHead(keras.layers.Layer):  # type: ignore[misc]
         self.layer_num = len(self.layers)
         self.hidden_dim = hidden_dim
         self.use_bias = use_bias
-        if reg_index is None:
-            self.reg_index, self.reg_slice, self.reg_factor = None, None, reg_factor
-        else:
-            self.reg_index = list(reg_index) if isinstance(reg_index, (list, tuple)) else [reg_index]
-            self.reg_slice = per_index("reg_slice", reg_slice, len(self.reg_index))
-            self.reg_factor = per_index("reg_factor", reg_factor, len(self.reg_index))
+        indices = [] if reg_index is None else [reg_index] if isinstance(reg_index, int) else list(reg_index)
+        self.reg_index = indices
+        self.reg_slice = per_index("reg_slice", reg_slice, len(indices))
+        self.reg_factor = per_index("reg_factor", reg_factor, len(indices))
         self.supports_masking = self.layers[0].supports_masking
         self.W = self.b = None
 
@@ -77,10 +75,9 @@ class MultiHead(keras.layers.Layer):  # type: ignore[misc]
         for layer in self.layers:
             if not layer.built:
                 layer.build(head_shape)
-        if self.reg_index is not None:
-            heads = [layer.weights for layer in self.layers]
-            for index, window, factor in zip(self.reg_index, self.reg_slice, self.reg_factor, strict=True):
-                attach(heads, index, window, factor)
+        heads = [layer.weights for layer in self.layers]
+        for index, window, factor in zip(self.reg_index, self.reg_slice, self.reg_factor, strict=True):
+            attach(heads, index, window, factor)
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -90,7 +87,8 @@ class MultiHead(keras.layers.Layer):  # type: ignore[misc]
             product = ops.matmul(inputs, self.W)
             hidden = ops.split(product if self.b is None else product + self.b, self.layer_num, axis=-1)
         outputs = [
-            layer(x, **accepted(layer, training=training, mask=mask)) for layer, x in zip(self.layers, hidden, strict=True)
+            layer(x, **accepted(layer, training=training, mask=mask))
+            for layer, x in zip(self.layers, hidden, strict=True)
         ]
         _common_shape([_shape_of_one(number, output) for number, output in enumerate(outputs)])
         return ops.stack(outputs, axis=-1)
@@ -108,9 +106,7 @@ class MultiHead(keras.layers.Layer):  # type: ignore[misc]
         x = inputs
         if self.hidden_dim is not None:
             x = keras.KerasTensor(self._head_shape(inputs.shape), dtype=self.compute_dtype)
-        specs = [
-            layer.compute_output_spec(x, **accepted(layer, training=training, mask=mask)) for layer in self.layers
-        ]
+        specs = [layer.compute_output_spec(x, **accepted(layer, training=training, mask=mask)) for layer in self.layers]
         shape = _common_shape([_shape_of_one(number, spec) for number, spec in enumerate(specs)])
         dtype = keras.backend.result_type(*(spec.dtype for spec in specs))
         return keras.KerasTensor((*shape, self.layer_num), dtype=dtype)
@@ -119,21 +115,21 @@ class MultiHead(keras.layers.Layer):  # type: ignore[misc]
         return input_shape if self.hidden_dim is None else (*input_shape[:-1], self.hidden_dim)
 
     def get_config(self) -> dict[str, Any]:
-        windows = None if self.reg_slice is None else [encode_window(window) for window in self.reg_slice]
         return {
             **super().get_config(),
             "layers": [keras.saving.serialize_keras_object(layer) for layer in self.layers],
             "hidden_dim": self.hidden_dim,
             "use_bias": self.use_bias,
-            "reg_index": self.reg_index,
-            "reg_slice": windows,
-            "reg_factor": self.reg_factor,
+            "reg_index": list(self.reg_index),
+            "reg_slice": [encode_window(window) for window in self.reg_slice],
+            "reg_factor": list(self.reg_factor),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MultiHead:
         config = dict(config)
-        layers = [keras.layers.deserialize(layer) for layer in config.pop("layers")]
+        # Keras 2 wrote no module; the layers it could write so are its own or known by name
+        layers = [keras.layers.deserialize({"module": "keras.layers", **layer}) for layer in config.pop("layers")]
         windows = config.pop("reg_slice", None)
         if isinstance(windows, list):
             windows = [decode_window(window) for window in windows]
@@ -142,14 +138,9 @@ class MultiHead(keras.layers.Layer):  # type: ignore[misc]
 
 def accepted(layer: Any, **arguments: Any) -> dict[str, Any]:
     """Those of the arguments that are given and that this layer's `call` names."""
-    names = _call_arguments(type(layer))
+    # asked of the class, because the `call` of an instance may be wrapped while it is traced
+    names = inspect.signature(type(layer).call).parameters
     return {name: value for name, value in arguments.items() if value is not None and name in names}
-
-
-@cache
-def _call_arguments(layer_class: type) -> frozenset[str]:
-    # of the class, because the `call` of an instance may be wrapped while it is traced
-    return frozenset(inspect.signature(layer_class.call).parameters)  # type: ignore[attr-defined]
 
 
 def _heads(layer: Any, layer_num: int) -> list[Any]:
@@ -185,7 +176,8 @@ def _common_shape(shapes: Sequence[Shape]) -> Shape:
         pairs = list(zip(common, shape, strict=False))
         if len(shape) != len(common) or any(None not in pair and pair[0] != pair[1] for pair in pairs):
             raise ValueError(
-                f"MultiHead: head {number} gives shape {shape}, head 0 gives {shapes[0]}; all heads must give the same shape."
+                f"MultiHead: head {number} gives shape {shape}, head 0 gives {shapes[0]}; "
+                "all heads must give the same shape."
             )
         common = tuple(one if other is None else other for one, other in pairs)
     return common

@@ -12,18 +12,19 @@ from mh_edge.layers.attention import Shape, attend, key_mask, query_key_value, q
 
 @keras.saving.register_keras_serializable(package="mh_edge")
 class MultiHeadAttention(keras.layers.Layer):  # type: ignore[misc]
-    """q = f(Q Wq + bq), k = f(K Wk + bk), v = f(V Wv + bv), cut into heads; o = softmax(q kᵀ / sqrt(d) − masks) v; y = f(o Wo + bo).
+    """y = f(o Wo + bo), o = softmax(q kᵀ / sqrt(d) − masks) v for each head; q = f(Q Wq + bq), k and v likewise.
 
-    x or [Q: (batch, Tq, q_in), K: (batch, Tk, k_in), V: (batch, Tk, v_in)] -> y: (batch, Tq, v_in), with d = v_in / head_num.
+    x or [Q: (batch, Tq, q_in), K: (batch, Tk, k_in), V: (batch, Tk, v_in)] -> y: (batch, Tq, v_in).
     return_attention=True returns [y, weights], weights: (batch, Tq, head_num, Tk).
 
-    f is `activation` (relu unless told, None is linear). Masks are additive, −10000 for each reason: the key's mask, and with
-    history_only every key after the query; so a fully masked row is the softmax of its raw scores. The mask of query and
-    value hide nothing; the output carries the query's mask. One mask serves all three inputs.
+    Each head has d = v_in / head_num columns of q, k, v and o. f is `activation` (relu unless told, None is linear).
+    Masks are additive, −10000 for each reason: the mask of the key, and with history_only every key after the query; so
+    a fully masked row is the softmax of its raw scores. The masks of query and value hide nothing, the output carries
+    that of the query, and one mask alone serves all three inputs.
 
     Attributes to read: head_num, activation (a callable), use_bias, history_only, return_attention, and once built
-    Wq: (q_in, v_in), Wk: (k_in, v_in), Wv: (v_in, v_in), Wo: (v_in, v_in), bq, bk, bv, bo: (v_in,), None without use_bias;
-    `weights` is in the order Wq bq Wk bk Wv bv Wo bo.
+    Wq: (q_in, v_in), Wk: (k_in, v_in), Wv: (v_in, v_in), Wo: (v_in, v_in) and bq, bk, bv, bo: (v_in,), None without
+    use_bias; `weights` is in the order Wq bq Wk bk Wv bv Wo bo.
 
     Raises ValueError when head_num does not divide the width of value, or the inputs do not fit each other.
     Source: Vaswani et al., Attention Is All You Need, 2017; keras-multi-head 0.29.0, `MultiHeadAttention`.
@@ -66,7 +67,9 @@ class MultiHeadAttention(keras.layers.Layer):  # type: ignore[misc]
         query, key, value = query_key_value_shapes("MultiHeadAttention", input_shape)
         width = value[-1]
         if width is None or width % self.head_num:
-            raise ValueError(f"MultiHeadAttention: head_num={self.head_num} does not divide {width}, the width of value.")
+            raise ValueError(
+                f"MultiHeadAttention: head_num={self.head_num} does not divide {width}, the width of value."
+            )
         self.Wq, self.bq = self._projection("q", query[-1], width)
         self.Wk, self.bk = self._projection("k", key[-1], width)
         self.Wv, self.bv = self._projection("v", width, width)

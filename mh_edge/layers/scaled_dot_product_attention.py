@@ -17,8 +17,8 @@ class ScaledDotProductAttention(keras.layers.Layer):  # type: ignore[misc]
     x or [Q: (batch, Tq, d), K: (batch, Tk, d), V: (batch, Tk, v_in)] -> y: (batch, Tq, v_in).
     return_attention=True returns [y, weights], weights: (batch, Tq, Tk).
 
-    The mask of three that acts is the second; the output carries the first. A fully masked row is the softmax of its raw
-    scores. Attributes to read: return_attention, history_only.
+    The mask of three that acts is the second; the output carries the first. A fully masked row is the softmax of its
+    raw scores. Attributes to read: return_attention, history_only.
 
     Raises ValueError when the widths of query and key differ, or the inputs are neither one nor three.
     Source: Vaswani et al., Attention Is All You Need, 2017; keras-self-attention 0.51.0, `ScaledDotProductAttention`.
@@ -34,7 +34,8 @@ class ScaledDotProductAttention(keras.layers.Layer):  # type: ignore[misc]
         query, key, _ = query_key_value_shapes("ScaledDotProductAttention", input_shape)
         if query[-1] != key[-1]:
             raise ValueError(
-                f"ScaledDotProductAttention: query is {query[-1]} wide, key is {key[-1]}; their product needs equal widths."
+                f"ScaledDotProductAttention: query is {query[-1]} wide, key is {key[-1]}; "
+                "their product needs equal widths."
             )
         self.built = True
 

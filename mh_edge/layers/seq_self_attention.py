@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mh_edge.layers.attention import ADDITIVE_MASK, Shape, positions, widen
+from mh_edge.layers.attention import ADDITIVE_MASK, Shape, positions, softmax, widen
 
 ADDITIVE, MULTIPLICATIVE = "additive", "multiplicative"
 UNBOUNDED_WIDTH = 1_000_000_000
@@ -23,12 +23,14 @@ class SeqSelfAttention(keras.layers.Layer):  # type: ignore[misc]
     return_attention=True returns [y, a], a: (batch, time, time).
 
     g is attention_activation (None is linear). The window of step t is lower <= t' < lower + attention_width with
-    lower = t − attention_width // 2, or t − (attention_width − 1) with history_only. A pair is masked when BOTH steps are.
+    lower = t − attention_width // 2, or t − (attention_width − 1) with history_only. A pair is masked when both its
+    steps are.
     attention_regularizer_weight·Σ (a aᵀ − I)² / batch is added to the losses when the weight is positive.
 
     Attributes to read: units, attention_width, attention_type, return_attention, history_only, use_additive_bias,
-    use_attention_bias, attention_activation (a callable), and once built Wt: (dim, units), Wx: (dim, units), bh: (units,),
-    Wa: (units, 1) and ba: (1,), or Wa: (dim, dim) and ba: (1,) when multiplicative; None for what is not there.
+    use_attention_bias, attention_activation (a callable), and once built Wt: (dim, units), Wx: (dim, units),
+    bh: (units,), Wa: (units, 1) and ba: (1,), or Wa: (dim, dim) and ba: (1,) when multiplicative; None for what is not
+    there.
 
     Raises ValueError for an unknown attention_type, or an input that is not (batch, time, dim) with a known dim.
     Source: Zheng et al., 2018, https://arxiv.org/abs/1806.01264; keras-self-attention 0.51.0, `SeqSelfAttention`.
@@ -56,7 +58,8 @@ class SeqSelfAttention(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**kwargs)
         if attention_type not in (ADDITIVE, MULTIPLICATIVE):
             raise ValueError(
-                f"SeqSelfAttention: attention_type is {attention_type!r}; it must be {ADDITIVE!r} or {MULTIPLICATIVE!r}."
+                f"SeqSelfAttention: attention_type is {attention_type!r}; "
+                f"it must be {ADDITIVE!r} or {MULTIPLICATIVE!r}."
             )
         self.supports_masking = True
         self.units = units
@@ -119,11 +122,12 @@ class SeqSelfAttention(keras.layers.Layer):  # type: ignore[misc]
             scores = scores + self.ba
         scores = widen(self.attention_activation(scores))
         if self.attention_width is not None:
-            scores = scores - ADDITIVE_MASK * (1.0 - ops.cast(self._window(scores), scores.dtype))
+            inside = self._window(scores, self.attention_width)
+            scores = scores - ADDITIVE_MASK * (1.0 - ops.cast(inside, scores.dtype))
         if mask is not None:
             masked = 1.0 - ops.cast(mask, scores.dtype)
             scores = scores - ADDITIVE_MASK * (ops.expand_dims(masked, axis=2) * ops.expand_dims(masked, axis=1))
-        weights = ops.cast(ops.softmax(scores, axis=-1), inputs.dtype)
+        weights = ops.cast(softmax(scores), inputs.dtype)
         if self.attention_regularizer_weight > 0.0:
             self.add_loss(self._penalty(weights))
         output = ops.matmul(weights, inputs)
@@ -140,9 +144,8 @@ class SeqSelfAttention(keras.layers.Layer):  # type: ignore[misc]
     def _multiplicative(self, inputs: Any) -> Any:
         return ops.matmul(ops.matmul(inputs, self.Wa), ops.transpose(inputs, (0, 2, 1)))
 
-    def _window(self, scores: Any) -> Any:
+    def _window(self, scores: Any, width: int) -> Any:
         """(time, time): whether step t' lies in the window of step t."""
-        width = self.attention_width
         lower = positions(scores, axis=-2) - (width - 1 if self.history_only else width // 2)
         keys = positions(scores, axis=-1)
         return ops.logical_and(lower <= keys, keys < lower + width)
