@@ -69,6 +69,11 @@ def gradients(layer: keras.layers.Layer, inputs: object, **arguments: object) ->
     return [as_numpy(tf.convert_to_tensor(gradient)) for gradient in found]
 
 
+def total(layer: keras.layers.Layer) -> float:
+    """The sum of the layer's or model's own losses."""
+    return float(sum(float(loss) for loss in layer.losses))
+
+
 def loss_before_and_after(model: keras.Model, inputs: object, targets: np.ndarray, epochs: int) -> tuple[float, float]:
     model.compile(optimizer=keras.optimizers.Adam(0.02), loss="mse")
     before = model.evaluate(inputs, targets, verbose=0)
