@@ -1,0 +1,176 @@
+"""What `verify` found: figures for people and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mh_edge.errors import NotEqualError
+
+
+def number(value: float) -> float | str:
+    """A float as JSON can hold it: NaN and infinity become "nan", "inf" and "-inf"."""
+    return value if math.isfinite(value) else str(value)
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The element that comes nearest to (or goes furthest beyond) what is allowed."""
+
+    feed: str
+    output: str
+    index: tuple[int, ...]
+    expected: float
+    got: float
+    abs: float
+    rel: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "feed": self.feed,
+            "output": self.output,
+            "index": list(self.index),
+            "expected": number(self.expected),
+            "got": number(self.got),
+            "abs": number(self.abs),
+            "rel": number(self.rel),
+        }
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class of feeds: yardstick, noise of float32 in it, the least margin (allowed / error; below 1 fails), and the
+    counts.
+    """
+
+    kind: str
+    feeds: int
+    yardstick: str
+    noise: float
+    abs: float
+    margin: float
+    failed: int
+    inconclusive: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "feeds": self.feeds,
+            "yardstick": self.yardstick,
+            "noise": number(self.noise),
+            "abs": number(self.abs),
+            "margin": number(self.margin),
+            "failed": self.failed,
+            "inconclusive": self.inconclusive,
+        }
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """abs: the least atol (with rtol 0), rel: the least rtol (with atol 0), under which everything is equal."""
+
+    abs: float
+    rel: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"abs": number(self.abs), "rel": self.rel}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The verdict on one artifact. reasons: why it did not pass, in sentences; saved: the failing feed and the command
+    for it.
+    """
+
+    path: str
+    passed: bool
+    feeds: int
+    skipped: int
+    inconclusive: int
+    flips: int
+    required_tolerance: Tolerance
+    worst: Worst | None
+    classes: tuple[ClassRow, ...]
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    saved: str | None = None
+    repeat: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "passed": self.passed,
+            "feeds": self.feeds,
+            "skipped": self.skipped,
+            "inconclusive": self.inconclusive,
+            "flips": self.flips,
+            "required_tolerance": self.required_tolerance.to_json(),
+            "worst": None if self.worst is None else self.worst.to_json(),
+            "classes": [row.to_json() for row in self.classes],
+            "reasons": list(self.reasons),
+            "notes": list(self.notes),
+            "saved": self.saved,
+            "repeat": self.repeat,
+        }
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The verdicts on all candidates against one reference; `yardstick` names what the errors were measured with."""
+
+    reference: str
+    yardstick: str
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        return all(candidate.passed for candidate in self.candidates)
+
+    def candidate(self, path: str) -> Candidate:
+        """The verdict on one artifact, by its path as it was given."""
+        return next(candidate for candidate in self.candidates if candidate.path == path)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON; NaN and infinity are strings."""
+        return {
+            "passed": self.passed,
+            "reference": self.reference,
+            "yardstick": self.yardstick,
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "notes": list(self.notes),
+        }
+
+    def rows(self) -> list[Mapping[str, str]]:
+        """One row of text per class of feeds for a table with all candidates side by side; the last row is the
+        verdict.
+        """
+        kinds = dict.fromkeys(row.kind for candidate in self.candidates for row in candidate.classes)
+        table = []
+        for kind in kinds:
+            cells = {candidate.path: _cell(candidate, kind) for candidate in self.candidates}
+            table.append({"feeds": kind, **cells})
+        verdicts = {candidate.path: "equal" if candidate.passed else "NOT EQUAL" for candidate in self.candidates}
+        return [*table, {"feeds": "verdict", **verdicts}]
+
+    def require(self) -> None:
+        """Raise NotEqualError with the reasons unless every candidate passed."""
+        failed = [candidate for candidate in self.candidates if not candidate.passed]
+        if failed:
+            sentences = [
+                f"{candidate.path} is not equal to {self.reference}: {' '.join(candidate.reasons)}"
+                for candidate in failed
+            ]
+            commands = [f"Repeat it with: {candidate.repeat}" for candidate in failed if candidate.repeat is not None]
+            raise NotEqualError(" ".join(sentences), " ".join(commands))
+
+
+def _cell(candidate: Candidate, kind: str) -> str:
+    for row in candidate.classes:
+        if row.kind == kind:
+            state = f"{row.failed} of {row.feeds} differ" if row.failed else f"{row.feeds} equal"
+            unsure = f", {row.inconclusive} unsure" if row.inconclusive else ""
+            return f"{state}{unsure}, error {row.abs:.1e}"
+    return "-"

@@ -1,0 +1,110 @@
+"""verify: the reference and the candidates on the same feeds, each candidate judged against the noise of the
+reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mh_edge.artifact import read_manifest
+from mh_edge.errors import UsageError
+from mh_edge.runtimes import SUFFIXES, open_session
+from mh_edge.signature import Domain
+from mh_edge.verification.group import Group
+from mh_edge.verification.matching import match
+from mh_edge.verification.reference import ArtifactReference, Reference
+from mh_edge.verification.report import Candidate, Verification
+from mh_edge.verification.trial import Trial
+
+if TYPE_CHECKING:
+    import keras
+
+    from mh_edge.program import Program
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def verify(
+    reference: Program | keras.Model | str | Path,
+    candidates: Sequence[str | Path],
+    *,
+    feeds: Arrays | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
+    seed: int = 0,
+    failures: str | Path | None = None,
+    label: str | None = None,
+) -> Verification:
+    """|candidate(x) - reference(x)| <= what float32 explains, for every output and feed x.
+
+    reference: a Keras model, its Program, or an artifact; the yardstick of a Keras model is a float64 clone or, failing
+    that, float32 in several orders, unless atol or rtol is given: then |error| <= atol + rtol |expected|. An artifact
+    as reference needs them. candidates: .onnx or .tflite files. feeds: real inputs by name, compared in addition to the
+    generated grid. seed: of the grid. failures: a folder for the feed that fails, as .npz. label: what the reference is
+    called in the report and the command.
+
+    Raises UsageError when tolerances are needed or senseless, InputError when a file or a feed cannot be used, or the
+    model refuses almost every feed. A candidate that is not equal is no exception: see Verification.passed and
+    Verification.require().
+    """
+    tolerance = _tolerance(atol, rtol)
+    if not candidates:
+        raise UsageError("nothing to compare: no artifact was given.", "Name at least one .onnx or .tflite file.")
+    with ExitStack() as stack:
+        against, name = _reference(reference, tolerance is not None, stack)
+        paths = [str(path) for path in candidates]
+        sessions = {path: stack.enter_context(open_session(path)) for path in dict.fromkeys(paths)}
+        matches = {path: match(against.signature, session.signature, path) for path, session in sessions.items()}
+        groups: dict[tuple[tuple[str, int], ...], list[str]] = {}
+        for path, found in matches.items():
+            groups.setdefault(found.pinned, []).append(path)
+        verdicts: dict[str, Candidate] = {}
+        for pinned, members in groups.items():
+            group = Group(against, against.signature.pin(dict(pinned)), tolerance, label or name, seed)
+            trials = [
+                Trial(path, sessions[path], matches[path], against, group.signature, tolerance) for path in members
+            ]
+            verdicts |= group.compare(trials, feeds, failures)
+        return Verification(label or name, against.yardstick, tuple(verdicts[path] for path in paths))
+
+
+def _tolerance(atol: float | None, rtol: float | None) -> tuple[float, float] | None:
+    for option, value in (("atol", atol), ("rtol", rtol)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise UsageError(f"{option} is {value}.", "A tolerance is a number of at least 0.")
+    return None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0)
+
+
+def _reference(reference: Any, explicit: bool, stack: ExitStack) -> tuple[Reference, str]:
+    if isinstance(reference, str | Path):
+        return _artifact_reference(Path(reference), explicit, stack), str(reference)
+    from mh_edge.policy import is_float32, with_policy
+    from mh_edge.program import Program, program
+    from mh_edge.verification.domains import derive
+    from mh_edge.verification.keras_reference import KerasReference
+
+    if not isinstance(reference, Program):
+        reference = program(reference if is_float32(reference) else with_policy(reference, "float32"))
+    if all(tensor.domain == Domain() for tensor in reference.signature.inputs):
+        reference = derive(reference)
+    return KerasReference(reference, explicit=explicit), str(reference.model.name)
+
+
+def _artifact_reference(path: Path, explicit: bool, stack: ExitStack) -> Reference:
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"the reference {path} is no artifact.", "Load a Keras model first, or name an .onnx or .tflite file."
+        )
+    if not explicit:
+        raise UsageError(
+            f"the reference {path} is an artifact, whose own rounding errors cannot be measured.",
+            "Give --atol or --rtol, or a Keras model as the reference.",
+        )
+    session = stack.enter_context(open_session(path))
+    manifest = read_manifest(path)
+    return ArtifactReference(session, session.signature if manifest is None else manifest.signature)
