@@ -45,8 +45,9 @@ class Artifact:
     """A converted model file.
 
     bytes: with its external data. opset: of ONNX's own domain, None for TFLite. ops: how often each operation occurs,
-    subgraphs included. rules: what each rule made. verified: the figures of the verification, None when it was not
-    verified. notes: what a user should know before running it.
+    subgraphs included. rules: how many operations each rule made (in TFLite, whose operations carry no such mark:
+    layers). verified: the figures of the verification, None when it was not verified. notes: what a user should know
+    before running it.
     """
 
     path: Path
@@ -87,7 +88,7 @@ class Manifest:
     rules: Mapping[str, int]
     notes: tuple[str, ...]
     data: tuple[str, ...]
-    versions: Mapping[str, str]
+    versions: dict[str, str]
     verified: Mapping[str, Any] | None
     recipe: Mapping[str, Any]
 

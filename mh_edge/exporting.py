@@ -8,6 +8,8 @@ Nothing at the target changes until every format is converted and proven; then e
 from __future__ import annotations
 
 import importlib
+import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mh_edge import __version__
 from mh_edge.artifact import FORMATS, Artifact, Converted, Manifest, file_sha256, manifest_path, unreferenced_data
 from mh_edge.commit import staged, system_errors_named
-from mh_edge.errors import NotEqualError, UsageError
+from mh_edge.errors import ConversionError, InputError, NotEqualError, UsageError
 from mh_edge.inspection import inspect
 from mh_edge.packages import versions
 from mh_edge.signature import Signature
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mh_edge.program import Program
-    from mh_edge.verification import Verification
 
-MADE_BY = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxscript", "numpy")
-PROVEN_BY = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert")
-"""Distributions whose versions the manifest records."""
+MADE_BY = {
+    "onnx": ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxscript"),
+    "tflite": ("tensorflow", "keras"),
+}
+PROVEN_BY = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "tflite": ("ai-edge-litert",)}
+"""Distributions whose versions the manifest of each format records."""
 
 FIXED_BATCH = {"tflite": 1}
 """Batch of the formats whose runtimes want a fixed one, unless another is asked for."""
@@ -91,7 +95,7 @@ def export(
     formats = _checked_formats(formats)
     folder, names = _target(Path(output), formats, name or _default_name(model))
     tell("loading the model")
-    program = _program(model, feeds, custom_modules, unsafe)
+    program, notes = _program(model, feeds, custom_modules, unsafe)
     sizes = {kind: _sizes(program.signature, kind, batch, sequence, dims or {}) for kind in formats}
     recipe = {"runtime": runtime, "seed": seed, "atol": atol, "rtol": rtol, "feeds": sorted(feeds) if feeds else []}
     with staged(folder) as staging:
@@ -101,19 +105,18 @@ def export(
             tell(f"converting to {kind}")
             converted = _convert(kind, program, program.signature.pin(sizes[kind]), opset, runtime)
             with system_errors_named(folder):
-                manifests[kind] = _write(converted, staging.path / names[kind], recipe)
+                manifests[kind] = _write(converted, staging.path / names[kind], notes, recipe)
             written += [*manifests[kind].data, names[kind], manifest_path(Path(names[kind])).name]
         if verify:
             tell("verifying")
             candidates = [staging.path / names[kind] for kind in formats]
-            figures = _proven(program, candidates, feeds, atol, rtol, seed, failures)
+            options = {"feeds": feeds, "atol": atol, "rtol": rtol, "seed": seed, "failures": failures}
+            figures = _proven(program, candidates, _shown(model), options)
             with system_errors_named(folder):
                 for kind, path, verified in zip(formats, candidates, figures, strict=True):
-                    replace(manifests[kind], verified=verified).write(path)
-        artifacts = tuple(
-            replace(inspect(staging.path / names[kind]), path=folder / names[kind], notes=manifests[kind].notes)
-            for kind in formats
-        )
+                    recorded = manifests[kind].versions | versions(PROVEN_BY[kind])
+                    replace(manifests[kind], versions=recorded, verified=verified).write(path)
+        artifacts = tuple(replace(inspect(staging.path / names[kind]), path=folder / names[kind]) for kind in formats)
         tell("writing")
         staging.commit(written, remove=unreferenced_data(folder, list(names.values()), written))
     return ExportResult(_shown(model), artifacts, time.monotonic() - started)
@@ -161,7 +164,8 @@ def _program(
     feeds: Mapping[str, np.ndarray] | None,
     custom_modules: Sequence[str],
     unsafe: bool,
-) -> Program:
+) -> tuple[Program, tuple[str, ...]]:
+    """The model to export, and what a user should know of the way it was taken."""
     from mh_edge.models import resolve_model
     from mh_edge.policy import is_float32, with_policy
     from mh_edge.program import program
@@ -170,9 +174,11 @@ def _program(
     if isinstance(model, str | Path):
         model = resolve_model(model, custom_modules=custom_modules, unsafe=unsafe)
     found = program(model, feeds)
-    if not is_float32(model):  # asked after `program`, which builds what was never called
-        found = program(with_policy(model, "float32"), feeds)
-    return derive(found)
+    if is_float32(model):  # asked after `program`, which builds what was never called
+        return derive(found), ()
+    policy = model.dtype_policy.name
+    note = f"the model's policy is {policy}; it was exported, and is compared, in float32"
+    return derive(program(with_policy(model, "float32"), feeds)), (note,)
 
 
 def _sizes(
@@ -180,12 +186,13 @@ def _sizes(
 ) -> dict[str, int]:
     """The sizes to fix for one format. Raises UsageError for a name that is not free, or a size below 1."""
     free = signature.free_dims()
-    asked = dict(dims)
+    asked: dict[str, int] = {}
     if sequence is not None:
         lengths = [name for name in free if name == "sequence" or name.endswith("_sequence")]
         asked |= dict.fromkeys(lengths or ["sequence"], sequence)
     if batch is not None:
         asked["batch"] = batch
+    asked |= dims  # a size asked for by its own name wins
     for name, size in asked.items():
         if name not in free:
             listed = f"Free are {', '.join(free)}." if free else "Every size of its inputs is fixed."
@@ -203,7 +210,7 @@ def _convert(kind: str, program: Program, signature: Signature, opset: int | Non
     return converted
 
 
-def _write(converted: Converted, path: Path, recipe: Mapping[str, Any]) -> Manifest:
+def _write(converted: Converted, path: Path, notes: tuple[str, ...], recipe: Mapping[str, Any]) -> Manifest:
     """Save the model and a manifest that does not yet speak of a proof -> the manifest."""
     model, *data = converted.save(path)
     manifest = Manifest(
@@ -212,9 +219,9 @@ def _write(converted: Converted, path: Path, recipe: Mapping[str, Any]) -> Manif
         opset=converted.opset,
         signature=converted.signature,
         rules=converted.rules,
-        notes=converted.notes,
+        notes=notes + converted.notes,
         data=tuple(sorted(file.name for file in data)),
-        versions={"mh-edge": __version__} | versions(MADE_BY) | versions(PROVEN_BY),
+        versions={"mh-edge": __version__} | versions(MADE_BY[converted.format]),
         verified=None,
         recipe=recipe,
     )
@@ -223,32 +230,32 @@ def _write(converted: Converted, path: Path, recipe: Mapping[str, Any]) -> Manif
 
 
 def _proven(
-    program: Program,
-    candidates: Sequence[Path],
-    feeds: Mapping[str, np.ndarray] | None,
-    atol: float | None,
-    rtol: float | None,
-    seed: int,
-    failures: str | Path | None,
+    program: Program, staged_files: Sequence[Path], label: str, options: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
-    """The figures of each candidate. Raises NotEqualError with the worst element of the first that is not equal."""
+    """What the manifests record of the proof. Raises NotEqualError when a file is not equal, with where the failing
+    feed is.
+    """
     from mh_edge.verification import verify
 
-    verification: Verification = verify(
-        program, candidates, feeds=feeds, atol=atol, rtol=rtol, seed=seed, failures=failures
-    )
-    figures: list[Mapping[str, Any]] = [
-        {key: value for key, value in item.items() if key != "path"} for item in verification.to_json()["candidates"]
-    ]
-    for path, verified in zip(candidates, figures, strict=True):
-        if not verified["passed"]:
+    folder = f"{staged_files[0].parent}{os.sep}"
+    try:
+        verification = verify(program, staged_files, label=label, **options)
+    except InputError as error:
+        if folder not in error.message:
+            raise
+        # About the file just written, not about what the user gave.
+        raise ConversionError(error.message.replace(folder, ""), error.hint) from error
+    for file, candidate in zip(staged_files, verification.candidates, strict=True):
+        if not candidate.passed:
+            reasons = " ".join(candidate.reasons).replace(folder, "")
+            again = shlex.join(["mh-edge", "export", label, "--to", file.suffix[1:], "--feeds", candidate.saved or ""])
             raise NotEqualError(
-                f"{path.name} does not compute what the model computes: {worst_sentence(verified['worst'])}"
+                f"{file.name} does not compute what {label} computes, so nothing was written: {reasons}",
+                f"Repeat it with: {again}" if candidate.saved else "",
             )
-    return figures
+    return [_recorded(candidate.to_json()) for candidate in verification.candidates]
 
 
-def worst_sentence(worst: Mapping[str, Any]) -> str:
-    """Where two models differ most, in words."""
-    place = f"with feed {worst['feed']}, output {worst['output']!r} at {worst['index']}"
-    return f"{place} is {worst['got']}, expected {worst['expected']}."
+def _recorded(figures: dict[str, Any]) -> dict[str, Any]:
+    """Without paths: the same export writes the same manifest wherever it is run."""
+    return {key: value for key, value in figures.items() if key not in ("path", "saved", "repeat")}

@@ -6,6 +6,7 @@ Reading needs the package of the format (onnx, ai-edge-litert) and never TensorF
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from mh_edge.artifact import FORMATS, Artifact, file_sha256, read_manifest
 from mh_edge.commit import recover
 from mh_edge.errors import InputError
 from mh_edge.flatbuffer import free_dim, read_tables
-from mh_edge.packages import require
+from mh_edge.packages import require, version
 from mh_edge.signature import Dim, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -145,8 +146,10 @@ def _external_data(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _read_tflite(path: Path) -> Content:
-    schema = require("ai_edge_litert.schema_py_generated", "litert", "reading a .tflite file")
-    model = read_tables(path, schema)
+    # While exporting, TensorFlow is loaded anyway and brings the same schema.
+    tensorflow_only = version("ai-edge-litert") is None and "tensorflow" in sys.modules
+    package = "tensorflow.lite.python" if tensorflow_only else "ai_edge_litert"
+    model = read_tables(path, require(f"{package}.schema_py_generated", "litert", "reading a .tflite file"))
     flex = sorted(name for name in model.ops if name.startswith("Flex"))
     notes = (f"needs TensorFlow's Flex delegate for {', '.join(flex)}: plain LiteRT refuses it",) if flex else ()
     return Content(opset=None, signature=model.signature, ops=_counted(iter(model.ops)), rules={}, notes=notes)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ with staged(folder) as staging:
     staging.commit(["new.data", "a.onnx", "a.onnx.json", "b.tflite", "b.tflite.json"], remove=["old.data"])
 print(step)
 """
+
+
+def export_badly(folder: Path, names: Sequence[str] = NAMES[:1], fail: Callable[[], object] = lambda: None) -> None:
+    """Stage the names, let something happen, and commit them."""
+    with staged(folder) as staging:
+        for name in names:
+            (staging.path / name).write_text("new")
+        fail()
+        staging.commit(names, remove=[OLD_DATA])
 
 
 @pytest.fixture
@@ -110,7 +120,7 @@ def test_killed_before_any_step_leaves_the_old_files_or_the_new_ones(old: Path) 
 
 
 def test_killed_at_random_moments_by_another_process(old: Path) -> None:
-    rng = random.Random(0)
+    rng = random.Random(0)  # noqa: S311 - moments, not secrets
     seen = set()
     for _ in range(12):
         process = writer(old, pause=0.05)
@@ -153,16 +163,15 @@ def test_what_a_living_writer_staged_is_left_alone(old: Path) -> None:
 
 
 def test_an_error_on_the_way_leaves_everything_as_it_was(old: Path) -> None:
-    with pytest.raises(KeyError), staged(old) as staging:
-        (staging.path / NAMES[0]).write_text("new")
-        raise KeyError
+    with pytest.raises(KeyError):
+        export_badly(old, fail=lambda: {}["missing"])
     assert contents(old) == OLD
     assert leftovers(old) == []
 
 
 def test_folders_made_for_nothing_are_removed(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), staged(tmp_path / "x" / "y"):
-        raise KeyError
+    with pytest.raises(KeyError):
+        export_badly(tmp_path / "x" / "y", fail=lambda: {}["missing"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,9 +188,12 @@ def test_disk_full_is_a_sentence_and_loses_nothing(old: Path) -> None:
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(ConversionError, match="cannot be written: File too large"):
-            with staged(old) as staging, system_errors_named(old):
-                (staging.path / NAMES[0]).write_bytes(bytes(5000))
+        with (
+            pytest.raises(ConversionError, match="cannot be written: File too large"),
+            staged(old) as staging,
+            system_errors_named(old),
+        ):
+            (staging.path / NAMES[0]).write_bytes(bytes(5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, previous)
@@ -193,10 +205,8 @@ def test_disk_full_while_committing_loses_nothing(old: Path, monkeypatch: pytest
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(ConversionError, match="No space left on device"), staged(old) as staging:
-        (staging.path / NAMES[0]).write_text("new")
-        monkeypatch.setattr(os, "fsync", full)
-        staging.commit([NAMES[0]])
+    with pytest.raises(ConversionError, match="No space left on device"):
+        export_badly(old, fail=lambda: monkeypatch.setattr(os, "fsync", full))
     assert contents(old) == OLD
     assert leftovers(old) == []
 
@@ -211,15 +221,8 @@ def test_a_commit_that_the_system_interrupts_is_finished_by_the_next_one(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(source, target)
 
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(ConversionError, match="Input/output error"),
-        staged(old) as staging,
-    ):
-        for name in NAMES:
-            (staging.path / name).write_text("new")
-        patch.setattr(os, "replace", second_rename_fails)
-        staging.commit(NAMES, remove=[OLD_DATA])
+    with monkeypatch.context() as patch, pytest.raises(ConversionError, match="Input/output error"):
+        export_badly(old, NAMES, fail=lambda: patch.setattr(os, "replace", second_rename_fails))
     assert len(leftovers(old)) == 1
     recover(old)
     assert contents(old) == dict.fromkeys(NAMES, "new") | {"unrelated.txt": "mine"}
@@ -236,10 +239,8 @@ def test_a_target_that_cannot_be_a_folder_is_a_sentence(tmp_path: Path, where: s
 
 def test_a_folder_where_the_file_must_go_is_a_sentence(old: Path) -> None:
     (old / "c.onnx").mkdir()
-    with pytest.raises(ConversionError, match=r"c\.onnx.*is a folder"), staged(old) as staging:
-        (staging.path / NAMES[0]).write_text("new")
-        (staging.path / "c.onnx").write_text("new")
-        staging.commit([NAMES[0], "c.onnx"])
+    with pytest.raises(ConversionError, match=r"c\.onnx.*is a folder"):
+        export_badly(old, [NAMES[0], "c.onnx"])
     assert contents(old) == OLD
 
 

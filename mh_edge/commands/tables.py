@@ -14,11 +14,11 @@ UNITS = ("B", "kB", "MB", "GB")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without vertical lines."""
+    """A table without vertical lines; without a head where the headers are empty."""
     from rich import box
     from rich.table import Table
 
-    made = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(headers))
     for row in rows:
         made.add_row(*row)
     return made

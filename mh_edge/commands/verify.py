@@ -16,6 +16,8 @@ from mh_edge.errors import NotEqualError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mh_edge.verification import Verification, Worst
+
 ARTIFACT_SUFFIXES = (".onnx", ".tflite")
 
 
@@ -56,26 +58,35 @@ def verify(
         progress("loading the model")
         against = resolve_model(reference, custom_modules=custom_modules, unsafe=unsafe)
     progress("verifying")
-    result = prove(against, candidates, feeds=arrays, atol=atol, rtol=rtol, seed=seed, failures=failures)
-    data = result.to_json() | {"reference": reference}
+    result = prove(
+        against, candidates, feeds=arrays, atol=atol, rtol=rtol, seed=seed, failures=failures, label=reference
+    )
+    return Outcome(
+        result.to_json(), lambda console: show(console, result), 0 if result.passed else NotEqualError.exit_code
+    )
 
-    def show(console: Console) -> None:
-        show_verdicts(console, data["candidates"])
 
-    return Outcome(data, show, 0 if result.passed else NotEqualError.exit_code)
-
-
-def show_verdicts(console: Console, found: list[dict[str, Any]]) -> None:
-    """All candidates side by side, one column each."""
-    lines: list[tuple[str, Any]] = [
-        ("verdict", lambda item: "equal" if item["passed"] else "NOT EQUAL"),
-        ("feeds", lambda item: str(item["feeds"])),
-        ("needs abs", lambda item: tables.number(item["required_tolerance"]["abs"])),
-        ("needs rel", lambda item: tables.number(item["required_tolerance"]["rel"])),
-        ("worst output", lambda item: f"{item['worst']['output']} {item['worst']['index']}"),
-        ("of feed", lambda item: str(item["worst"]["feed"])),
-        ("expected", lambda item: str(item["worst"]["expected"])),
-        ("got", lambda item: str(item["worst"]["got"])),
+def show(console: Console, result: Verification) -> None:
+    """All candidates side by side, one column each; then what did not pass, and how to repeat it."""
+    paths = [candidate.path for candidate in result.candidates]
+    rows = [(row["feeds"], *(row[path] for path in paths)) for row in result.rows()]
+    needs = [item.required_tolerance for item in result.candidates]
+    rows += [
+        ("needs abs", *(tables.number(item.abs) for item in needs)),
+        ("needs rel", *(tables.number(item.rel) for item in needs)),
+        ("worst", *(worst(item.worst) for item in result.candidates)),
     ]
-    rows = [(label, *(value(item) for item in found)) for label, value in lines]
-    console.print(tables.table(("", *(Path(item["path"]).name for item in found)), rows))
+    console.print(f"reference {result.reference}, measured with {result.yardstick}")
+    console.print(tables.table(("feeds", *(Path(path).name for path in paths)), rows))
+    for candidate in result.candidates:
+        for sentence in (*candidate.reasons, *candidate.notes):
+            console.print(f"{candidate.path}: {sentence}")
+        if candidate.repeat is not None:
+            console.print(f"Repeat it with: {candidate.repeat}")
+    for note in result.notes:
+        console.print(note)
+
+
+def worst(item: Worst | None) -> str:
+    """The element nearest to what is allowed: `y[0, 2] is 0.25, expected 0.26`."""
+    return "-" if item is None else f"{item.output}{list(item.index)} is {item.got:g}, expected {item.expected:g}"
