@@ -1,13 +1,14 @@
 """Tracing: a Keras callable -> a TensorFlow graph in which each layer with a rule is one marked operation.
 
-While tracing, the `call` of every layer instance that a rule takes is replaced; Keras's own `__call__` (masks, dtype policies,
-nested models) stays in charge around it. Two replacements exist:
+While tracing, the `call` of every layer instance that a rule takes is replaced; Keras's own `__call__` (masks, dtype
+policies, nested models) stays in charge around it. Two replacements exist:
 
-- `mark` (ONNX): the layer becomes one opaque operation whose token leads back to its `LayerCall`; the converter expands it later.
-- a lowering called in place (TFLite): the rule's TensorFlow operations stand where the layer's own would have stood.
+- `mark` (ONNX): the layer becomes one opaque operation whose token leads back to its `LayerCall`; the converter
+expands it later. - a lowering called in place (TFLite): the rule's TensorFlow operations stand where the layer's own
+would have stood.
 
-Weights travel beside the graph: the callable runs in a `keras.StatelessScope` with every variable as a further graph input, so a
-converter never carries their bytes, and nothing in the graph is a variable that freezing could miss.
+Weights travel beside the graph: the callable runs in a `keras.StatelessScope` with every variable as a further graph
+input, so a converter never carries their bytes, and nothing in the graph is a variable that freezing could miss.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from mh_edge.rules import Rule, RuleSet
 from mh_edge.signature import Tensor
 
 MARK = "PyFuncStateless"
-"""The TensorFlow op that stands for a marked layer: any inputs, any outputs, a string to recognise it by, never folded away."""
+"""The TensorFlow op that stands for a marked layer: any inputs, any outputs, a string to recognise it by, never folded
+away.
+"""
 
 Replacement = Callable[[Rule, keras.Layer, Mapping[str, Any], Callable[[], Any]], Any]
 """(rule, layer, bound call arguments, the layer's own body) -> what the layer returns."""
@@ -38,8 +41,8 @@ Replacement = Callable[[Rule, keras.Layer, Mapping[str, Any], Callable[[], Any]]
 class LayerCall:
     """One call of one layer with a rule.
 
-    arguments, outputs: structures whose tensors are `Slot`s, positions among the mark's inputs or outputs. specs: dtype and static
-    shape ("?" is unknown) of each input of the mark.
+    arguments, outputs: structures whose tensors are `Slot`s, positions among the mark's inputs or outputs. specs:
+    dtype and static shape ("?" is unknown) of each input of the mark.
     """
 
     rule: Rule
@@ -68,8 +71,8 @@ class Weight:
 class Capture:
     """A traced callable.
 
-    graph: a tf.GraphDef. inputs, outputs: tensor names in order. weights: graph input name -> its value, for the inputs that are
-    weights or constants. calls: mark token -> LayerCall.
+    graph: a tf.GraphDef. inputs, outputs: tensor names in order. weights: graph input name -> its value, for the
+    inputs that are weights or constants. calls: mark token -> LayerCall.
     """
 
     graph: Any
@@ -82,8 +85,8 @@ class Capture:
 def split_arguments(arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """(inputs, masks) of a layer call, as rules take them.
 
-    inputs: every tensor argument but masks, in order. masks: one per input; a single mask belongs to every tensor of the first
-    argument, a list of masks to its tensors in turn, and further inputs (initial states) have None.
+    inputs: every tensor argument but masks, in order. masks: one per input; a single mask belongs to every tensor of
+    the first argument, a list of masks to its tensors in turn, and further inputs (initial states) have None.
     """
     tensors = {name: value for name, value in arguments.items() if name not in ("mask", "training")}
     flat = {name: [leaf for leaf in _leaves(value) if _is_tensor(leaf)] for name, value in tensors.items()}
@@ -105,7 +108,9 @@ def _leaves(structure: Any) -> list[Any]:
 
 @contextmanager
 def replaced(layers: Sequence[keras.Layer], rules: RuleSet, replacement: Replacement) -> Iterator[None]:
-    """While the context lasts, calls of the layers that a rule takes go to `replacement`. Calls inside a replaced body do not."""
+    """While the context lasts, calls of the layers that a rule takes go to `replacement`. Calls inside a replaced body
+    do not.
+    """
     inside = [False]
     patched: list[keras.Layer] = []
 
@@ -154,7 +159,8 @@ def capture(
     variables: Sequence[keras.Variable] = (),
     rules: RuleSet,
 ) -> Capture:
-    """Trace `function(list of tensors) -> structure of tensors` for the given input dtypes and shapes (names are free sizes).
+    """Trace `function(list of tensors) -> structure of tensors` for the given input dtypes and shapes (names are free
+    sizes).
 
     layers: those to look up rules for. variables: those that become graph inputs.
     Raises InputError for a graph that draws random numbers or keeps state between calls.
@@ -183,7 +189,9 @@ def capture(
         return [tf.identity(leaf) for leaf in keras.tree.flatten(outputs)]
 
     specs = [
-        tf.TensorSpec([None if isinstance(dim, str) else dim for dim in tensor.shape], tensor.dtype, name=f"input_{index}")
+        tf.TensorSpec(
+            [None if isinstance(dim, str) else dim for dim in tensor.shape], tensor.dtype, name=f"input_{index}"
+        )
         for index, tensor in enumerate(inputs)
     ]
     weight_specs = [tf.TensorSpec(v.shape, v.dtype, name=f"weight_{index}") for index, v in enumerate(variables)]
@@ -197,16 +205,14 @@ def capture(
     if assigned:
         raise InputError(
             f"the model assigns to {assigned[0]} at inference, so its answer depends on the calls before.",
-            "An exported file must give the same answer on every call; make that state an input and an output of the model.",
+            "An exported file must give the same answer on every call; make that state an input and an output.",
         )
     names = [tensor.name for tensor in concrete.inputs]
     kept = {node.name for node in graph.node}
     values = [Weight(variable.path, partial(keras.ops.convert_to_numpy, variable)) for variable in variables]
     values += [Weight("constant", tensor.numpy) for tensor in concrete.captured_inputs]
     weights = {
-        name: value
-        for name, value in zip(names[len(inputs) :], values, strict=True)
-        if name.split(":")[0] in kept
+        name: value for name, value in zip(names[len(inputs) :], values, strict=True) if name.split(":")[0] in kept
     }
     return Capture(graph, tuple(names[: len(inputs)]), outputs, weights, calls)
 
@@ -230,5 +236,5 @@ def refuse_random(graph: Any) -> None:
         if "Random" in node.op or node.op == "Multinomial":
             raise InputError(
                 f"the model draws random numbers at inference (operation {node.op} at {node.name}).",
-                "An exported file must give the same answer on every call; remove the random layer or set its training behaviour.",
+                "An exported file must give the same answer on every call; take the random layer out.",
             )

@@ -1,7 +1,7 @@
 """A Keras model as a function of named arrays: program(feeds by name) -> outputs by name.
 
-Every later step (capture, the converters, verification) sees the model through this one view, whatever its kind: Sequential,
-functional, subclassed, nested; lists or dicts of inputs and outputs.
+Every later step (capture, the converters, verification) sees the model through this one view, whatever its kind:
+Sequential, functional, subclassed, nested; lists or dicts of inputs and outputs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from mh_edge.signature import Dim, Signature, Tensor
 
 BATCH = "batch"
 
-# Sizes at which shapes are probed: pairwise different and different from 1, so that nothing broadcasts by accident; the larger sets
-# are for models that need a minimum length (valid padding, pooling), the smallest for those that have a maximum.
+# Sizes at which shapes are probed: pairwise different and different from 1, so that nothing broadcasts by accident;
+# the larger sets are for models that need a minimum length (valid padding, pooling), the smallest for those that have
+# a maximum.
 PROBE_SIZES = ((7, 11, 13, 17, 19, 23), (67, 71, 73, 79, 83, 89), (3, 4, 5, 6, 8, 9))
 PROBE_BATCHES = (2, 3)
 
@@ -28,8 +29,8 @@ PROBE_BATCHES = (2, 3)
 class Program:
     """A Keras model with its signature.
 
-    model: the model, float32. signature: names and shapes; free dims are named. structure: how the flat inputs are handed to the
-    model, as (args, kwargs) whose leaves are input positions.
+    model: the model, float32. signature: names and shapes; free dims are named. structure: how the flat inputs are
+    handed to the model, as (args, kwargs) whose leaves are input positions.
     """
 
     model: keras.Model
@@ -59,8 +60,8 @@ class Program:
 def program(model: keras.Model, feeds: Mapping[str, np.ndarray] | None = None) -> Program:
     """The Program of any Keras 3 model; a model that was never called is built from `feeds` when it needs to be.
 
-    Raises InputError when the inputs are unknown (a subclassed or deferred Sequential model that was never called, and no feeds),
-    and when the model keeps state between calls.
+    Raises InputError when the inputs are unknown (a subclassed or deferred Sequential model that was never called, and
+    no feeds), and when the model keeps state between calls.
     """
     structure, inputs = _inputs(model, feeds)
     _refuse_stateful(model)
@@ -68,7 +69,9 @@ def program(model: keras.Model, feeds: Mapping[str, np.ndarray] | None = None) -
     return _with_names(unnamed)
 
 
-def _inputs(model: keras.Model, feeds: Mapping[str, np.ndarray] | None) -> tuple[tuple[Any, dict[str, Any]], list[Tensor]]:
+def _inputs(
+    model: keras.Model, feeds: Mapping[str, np.ndarray] | None
+) -> tuple[tuple[Any, dict[str, Any]], list[Tensor]]:
     declared = _declared_inputs(model)
     if declared is not None:
         names = _input_names(declared)
@@ -84,7 +87,7 @@ def _inputs(model: keras.Model, feeds: Mapping[str, np.ndarray] | None) -> tuple
     if shapes is None:
         raise InputError(
             f"the model {model.name!r} ({type(model).__name__}) was never called, so its inputs are unknown.",
-            "Call it once on real data before exporting, start a Sequential model with keras.Input(...), or give --feeds x.npz.",
+            "Call it once on real data, start a Sequential model with keras.Input(...), or give --feeds x.npz.",
         )
     return _from_built_shapes(model, shapes, feeds)
 
@@ -158,7 +161,7 @@ def _refuse_stateful(model: keras.Model) -> None:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.RNN) and layer.stateful:
             raise InputError(
-                f"layer {layer.name!r} ({type(layer).__name__}) has stateful=True: it keeps its state from one call to the next.",
+                f"layer {layer.name!r} ({type(layer).__name__}) has stateful=True: it keeps state between calls.",
                 "Rebuild the model with stateful=False and load the same weights.",
             )
 
@@ -173,11 +176,15 @@ def _with_names(unnamed: Program) -> Program:
     # No probe size suits the model: run it once more for the reason.
     sizes = dict.fromkeys(Signature(shared, ()).free_dims(), PROBE_SIZES[0][0])
     reason = _attempt(unnamed, shared, sizes)
-    raise InputError(f"Keras itself cannot run the model {unnamed.model.name!r} on zeros of its own input shapes: {reason}")
+    raise InputError(
+        f"Keras itself cannot run the model {unnamed.model.name!r} on zeros of its own input shapes: {reason}"
+    )
 
 
 def _named(inputs: Sequence[Tensor], *, shared: bool) -> tuple[Tensor, ...]:
-    """Free dims by name: "batch", then "sequence" (or "height", "width" of images); each with its input's name unless shared."""
+    """Free dims by name: "batch", then "sequence" (or "height", "width" of images); each with its input's name unless
+    shared.
+    """
     several = sum(any(dim == "?" for dim in tensor.shape[1:]) for tensor in inputs) > 1
 
     def dim(tensor: Tensor, axis: int, size: Dim) -> Dim:
@@ -186,7 +193,9 @@ def _named(inputs: Sequence[Tensor], *, shared: bool) -> tuple[Tensor, ...]:
         if axis == 0:
             return BATCH
         image = len(tensor.shape) == 4
-        base = {1: "height", 2: "width"}.get(axis, f"dim_{axis}") if image else "sequence" if axis == 1 else f"dim_{axis}"
+        base = (
+            {1: "height", 2: "width"}.get(axis, f"dim_{axis}") if image else "sequence" if axis == 1 else f"dim_{axis}"
+        )
         return f"{tensor.name}_{base}" if several and not shared else base
 
     return tuple(
@@ -210,7 +219,9 @@ def _attempt(unnamed: Program, inputs: Sequence[Tensor], sizes: Mapping[str, int
 
 
 def _probe(unnamed: Program, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """Output tensors, their free dims named after the input dims they follow; None when no probe size suits the model."""
+    """Output tensors, their free dims named after the input dims they follow; None when no probe size suits the
+    model.
+    """
     names = Signature(inputs, ()).free_dims()
     lengths = [name for name in names if name != BATCH]
     for sizes in PROBE_SIZES:
@@ -242,7 +253,9 @@ def _outputs(
 
 
 def _output_names(model: keras.Model, outputs: Sequence[Any]) -> list[str]:
-    """Keras's names: the key of a dict output, else the producing layer of a functional model, else output_0, output_1, ..."""
+    """Keras's names: the key of a dict output, else the producing layer of a functional model, else output_0,
+    output_1, ...
+    """
     if isinstance(model, keras.Sequential):
         return [model.layers[-1].name]
     if isinstance(model, keras.src.models.functional.Functional):

@@ -1,9 +1,10 @@
 """The registry of conversion rules: how ONE layer class becomes ONE target's operations.
 
-A rule is a function `lower(ctx, layer, inputs, masks) -> output | tuple of outputs` registered with `@rule(target, LayerClass,
-cases=...)`. `ctx` is the target's builder (mh_edge_onnx.context.Context, mh_edge_tflite.context.Context); `inputs` are the tensors
-the layer was called with, in order, `masks` one Keras mask (or None) for each of them. A rule is found because its module lies in
-the converter's `rules` package, or because a package names its module in the entry point group `mh_edge.rules`.
+A rule is a function `lower(ctx, layer, inputs, masks) -> output | tuple of outputs` registered with `@rule(target,
+LayerClass, cases=...)`. `ctx` is the target's builder (mh_edge_onnx.context.Context, mh_edge_tflite.context.Context);
+`inputs` are the tensors the layer was called with, in order, `masks` one Keras mask (or None) for each of them. A rule
+is found because its module lies in the converter's `rules` package, or because a package names its module in the entry
+point group `mh_edge.rules`.
 
 The core never imports a converter: `rules_for(target)` loads them by name the first time they are asked for.
 """
@@ -30,8 +31,8 @@ Lower = Callable[..., Any]
 class Case:
     """One model through which a rule is tested: its numbers on the verification grid, and its structure.
 
-    build: returns the Keras model (imports inside, so that reading a rule stays cheap). ops: exact count of each named operation in
-    the artifact. absent: operations that must not occur.
+    build: returns the Keras model (imports inside, so that reading a rule stays cheap). ops: exact count of each named
+    operation in the artifact. absent: operations that must not occur.
     """
 
     name: str
@@ -69,10 +70,11 @@ def always(layer: Any) -> str | None:
 def rule(
     target: str, layer: type, *, cases: Sequence[Case], applies: Callable[[Any], str | None] = always
 ) -> Callable[[Lower], Lower]:
-    """Register the decorated function as the rule of `layer` for `target`; a later registration replaces an earlier one.
+    """Register the decorated function as the rule of `layer` for `target`; a later registration replaces an earlier
+    one.
 
-    target: "onnx" or "tflite". cases: at least one Case; they are the rule's tests. applies: None when the rule takes this layer
-    instance, else the reason why the default conversion is used.
+    target: "onnx" or "tflite". cases: at least one Case; they are the rule's tests. applies: None when the rule takes
+    this layer instance, else the reason why the default conversion is used.
     Raises ValueError for an unknown target or a rule without cases.
     """
     if target not in TARGETS:
@@ -98,7 +100,9 @@ class RuleSet:
         return iter(self._rules.values())
 
     def find(self, layer: Any) -> Rule | None:
-        """The rule for this layer: of its class, or of the base class whose `call` it inherits unchanged; None without one."""
+        """The rule for this layer: of its class, or of the base class whose `call` it inherits unchanged; None without
+        one.
+        """
         for cls in type(layer).__mro__:
             found = self._rules.get(cls)
             if found is not None:

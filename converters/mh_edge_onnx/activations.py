@@ -71,7 +71,9 @@ _RECURRENT: Mapping[Callable[..., Any], tuple[str, float | None, float | None]] 
 
 
 def recurrent(functions: list[Callable[..., Any]]) -> dict[str, Any] | None:
-    """Attributes `activations`, `activation_alpha`, `activation_beta` of LSTM, GRU and RNN; None when one is not expressible."""
+    """Attributes `activations`, `activation_alpha`, `activation_beta` of LSTM, GRU and RNN; None when one is not
+    expressible.
+    """
     if any(function not in _RECURRENT for function in functions):
         return None
     found = [_RECURRENT[function] for function in functions]

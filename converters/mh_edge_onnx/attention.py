@@ -1,4 +1,6 @@
-"""What the attention rules share: additive masks and softmax(q kᵀ / sqrt(d) + mask) v in the form that suits the runtime."""
+"""What the attention rules share: additive masks and softmax(q kᵀ / sqrt(d) + mask) v in the form that suits the
+runtime.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +43,14 @@ def square(ctx: Context, query: ir.Value, key: ir.Value) -> ir.Value:
     return ctx.op("ConstantOfShape", sizes, value=fill)
 
 
+def _rows(ctx: Context, query: ir.Value) -> ir.Value:
+    """The shape (1, 1, Tq, 1)."""
+    one, length = ctx.constant([1]), ctx.shape(query)[1]
+    if isinstance(length, int):
+        return ctx.constant([1, 1, length, 1])
+    return ctx.op("Concat", one, one, ctx.op("Shape", query, start=1, end=2), one, axis=0)
+
+
 def later(ctx: Context, query: ir.Value, key: ir.Value) -> ir.Value:
     """(Tq, Tk): -10000 where the key comes after the query, else 0."""
     return ctx.op("Trilu", square(ctx, query, key), ctx.constant(1), upper=1)
@@ -68,15 +78,16 @@ def attend(
     """query: (batch, Tq, heads·d), key: (batch, Tk, heads·d), value: (batch, Tk, heads·e), mask: (batch, Tk) or None
     -> (batch, Tq, heads·e), and with `weights` the softmax: (batch, heads, Tq, Tk).
 
-    The masks add up, as in the layers: both reasons give -20000, and a fully masked row is the softmax of its raw scores.
+    The masks add up, as in the layers: both reasons give -20000, and a fully masked row is the softmax of its raw
+    scores.
     """
     fused = ctx.opset >= ATTENTION_OPSET and ctx.runtime == "cpu" and not weights
     bias = later(ctx, query, key) if history_only else None
     if mask is not None:
         hidden = ctx.op("Unsqueeze", additive(ctx, mask), ctx.constant([1, 2]))
         if bias is None and fused:
-            # The operation wants a row for each query; adding zeros gives it.
-            bias = ctx.op("Mul", square(ctx, query, key), ctx.constant(0.0, "float32"))
+            # The operation does not broadcast over queries.
+            hidden = ctx.op("Expand", hidden, _rows(ctx, query))
         bias = hidden if bias is None else ctx.op("Add", bias, hidden)
     if fused:
         return ctx.op("Attention", query, key, value, bias, q_num_heads=heads, kv_num_heads=heads), None

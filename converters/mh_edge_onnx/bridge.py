@@ -1,8 +1,8 @@
 """From a captured TensorFlow graph to onnx_ir through tf2onnx.
 
-tf2onnx converts everything that no rule took; a marked layer becomes one node `mh_edge::Call` that `expand` replaces afterwards.
-What tf2onnx gets wrong for common layers is repaired here: Erfc (every gelu of Keras) and Expm1 (celu), for which it writes
-operations that ONNX does not have.
+tf2onnx converts everything that no rule took; a marked layer becomes one node `mh_edge::Call` that `expand` replaces
+afterwards. What tf2onnx gets wrong for common layers is repaired here: Erfc (every gelu of Keras) and Expm1 (celu),
+for which it writes operations that ONNX does not have.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ NEWEST_TF2ONNX_OPSET = 18
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """tf2onnx and TensorFlow's graph tools log deprecations and shape guesses that say nothing to the user of this package."""
+    """tf2onnx and TensorFlow's graph tools log deprecations and shape guesses that say nothing to the user of this
+    package.
+    """
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -48,7 +50,9 @@ def _mark(graph: Any, node: Any, name: str, args: Any) -> Any:
 
 
 def _replace(graph: Any, node: Any, build: Callable[[str], str]) -> None:
-    """Put the subgraph that `build(input name) -> output name` makes in the place of a node with one input and one output."""
+    """Put the subgraph that `build(input name) -> output name` makes in the place of a node with one input and one
+    output.
+    """
     source, result = node.input[0], node.output[0]
     dtype, shape = graph.get_dtype(result), graph.get_shape(result)
     graph.remove_node(node.name)
@@ -70,7 +74,9 @@ def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
 
 
 def _expm1(graph: Any, node: Any, name: str, args: Any) -> None:
-    """expm1(x) = 2 t / (1 - t) with t = tanh(x / 2) where |x| < 1/2, so that nothing cancels, and exp(x) - 1 elsewhere."""
+    """expm1(x) = 2 t / (1 - t) with t = tanh(x / 2) where |x| < 1/2, so that nothing cancels, and exp(x) - 1
+    elsewhere.
+    """
     del args
     kind = graph.get_dtype(node.output[0])
 
@@ -96,10 +102,11 @@ _HANDLERS: dict[str, tuple[Any, list[Any]]] = {MARK: (_mark, []), "Erfc": (_erfc
 
 
 def to_ir(captured: Capture, opset: int) -> ir.Model:
-    """The captured graph as an onnx_ir model of opset min(opset, 18), weights bound as initializers, marked layers as Call nodes.
+    """The captured graph as an onnx_ir model of opset min(opset, 18), weights bound as initializers, marked layers as
+    Call nodes.
 
-    Inputs and outputs are in the capture's order; their names are tf2onnx's. Raises ConversionError, naming the TensorFlow
-    operations, when tf2onnx has no conversion for one.
+    Inputs and outputs are in the capture's order; their names are tf2onnx's. Raises ConversionError, naming the
+    TensorFlow operations, when tf2onnx has no conversion for one.
     """
     import tf2onnx
 
@@ -115,7 +122,7 @@ def to_ir(captured: Capture, opset: int) -> ir.Model:
             extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
         )
     _refuse_unknown(proto)
-    model = ir.from_proto(proto)
+    model: ir.Model = ir.from_proto(proto)
     _bind(model, captured)
     return model
 
@@ -144,7 +151,9 @@ def _refuse_unknown(proto: onnx.ModelProto) -> None:
 
 
 def _bind(model: ir.Model, captured: Capture) -> None:
-    """Turn the graph inputs that carry weights into initializers; values are read from Keras only when they are written."""
+    """Turn the graph inputs that carry weights into initializers; values are read from Keras only when they are
+    written.
+    """
     graph = model.graph
     by_name = {value.name: value for value in graph.inputs}
     inputs = [by_name[name] for name in captured.inputs]
@@ -164,6 +173,4 @@ def lazy_tensor(read: Callable[[], np.ndarray], like: ir.Value) -> ir.LazyTensor
     """A tensor whose bytes stay where `read` finds them until they are needed."""
     if like.dtype is None or like.shape is None:
         raise ConversionError(f"the weight {like.name} has no dtype or shape in the converted graph.")
-    return ir.LazyTensor(
-        lambda: ir.tensor(read(), name=like.name), dtype=like.dtype, shape=like.shape, name=like.name
-    )
+    return ir.LazyTensor(lambda: ir.tensor(read(), name=like.name), dtype=like.dtype, shape=like.shape, name=like.name)

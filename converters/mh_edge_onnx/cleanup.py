@@ -1,4 +1,6 @@
-"""Graph clean-up after expansion: what is constant is folded, what is double or dead is dropped, and names become stable."""
+"""Graph clean-up after expansion: what is constant is folded, what is double or dead is dropped, and names become
+stable.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from mh_edge.signature import Signature
+from mh_edge_onnx.context import CALL
 from mh_edge_onnx.names import Names
 
-# Folded, these would blow a small description up into a large tensor; a runtime makes it in no time when it opens the file.
+# Folded, these would blow a small description up into a large tensor; a runtime makes it in no time when it opens the
+# file.
 _DESCRIPTIONS = frozenset({"ConstantOfShape", "Expand", "EyeLike", "OneHot", "Range", "Tile", "Trilu"})
 
 # Everything else that is constant is folded whatever its size: the file gets no larger by it.
@@ -22,6 +26,8 @@ _NO_LIMIT = 1 << 40
 
 def clean(model: ir.Model, signature: Signature) -> None:
     """Fold, share, drop and rename, in place; afterwards inputs, outputs and their dims carry the signature's names."""
+    # First, so that of two equal things the same one stays, whatever order tf2onnx wrote them in.
+    _stable_order(model)
     fold_layouts(model)
     common.IdentityEliminationPass()(model)
     optimizer.fold_constants(
@@ -37,11 +43,14 @@ def clean(model: ir.Model, signature: Signature) -> None:
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     _name_interface(model, signature)
+    _stable_order(model)
     _stable_names(model)
 
 
 def fold_layouts(model: ir.Model) -> None:
-    """Operations that only lay a weight out anew (the transpose of a convolution kernel) are done once, here, and lazily."""
+    """Operations that only lay a weight out anew (the transpose of a convolution kernel) are done once, here, and
+    lazily.
+    """
     for node in list(model.graph):
         layout = _LAYOUTS.get(node.op_type) if node.domain == "" else None
         weight = node.inputs[0] if node.inputs else None
@@ -63,12 +72,14 @@ def _replace(model: ir.Model, node: ir.Node, tensor: ir.LazyTensor, change: Layo
     probe = change(np.broadcast_to(np.zeros((), tensor.dtype.numpy()), tensor.shape.numpy()))
     shape = ir.Shape(probe.shape)
     lazy = ir.LazyTensor(
-        lambda: ir.tensor(np.ascontiguousarray(change(tensor.numpy())), name=out.name),
+        lambda: ir.tensor(np.ascontiguousarray(change(tensor.numpy())), name=tensor.name),
         dtype=tensor.dtype,
         shape=shape,
-        name=out.name,
+        name=tensor.name,
     )
-    folded = ir.Value(name=out.name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=lazy)
+    # The weight's own name says more than that of the operation; the number keeps the two apart until names are settled.
+    name = f"{tensor.name}__{len(model.graph.initializers)}"
+    folded = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=lazy)
     out.replace_all_uses_with(folded)
     model.graph.remove(node, safe=True)
     model.graph.register_initializer(folded)
@@ -132,7 +143,9 @@ def _name_interface(model: ir.Model, signature: Signature) -> None:
 
 
 def _separate_outputs(graph: ir.Graph) -> None:
-    """An output that is also an input, an initializer or another output gets an Identity, so that it can have its own name."""
+    """An output that is also an input, an initializer or another output gets an Identity, so that it can have its own
+    name.
+    """
     seen: set[ir.Value] = set()
     for index, value in enumerate(graph.outputs):
         if value in seen or value.is_graph_input() or value.is_initializer():
@@ -144,6 +157,10 @@ def _separate_outputs(graph: ir.Graph) -> None:
         seen.add(value)
 
 
+def _inner_values(graph: ir.Graph) -> list[ir.Value]:
+    return [value for node in graph for value in node.outputs if not value.is_graph_output()]
+
+
 def _values(graph: ir.Graph) -> list[ir.Value]:
     values = [value for node in ir.traversal.RecursiveGraphIterator(graph) for value in node.outputs]
     return [*graph.inputs, *graph.initializers.values(), *values]
@@ -151,6 +168,40 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 
 _COUNTER = re.compile(r"__\d+|:\d+$")
 """What tf2onnx appends from a counter that runs on from one conversion to the next."""
+
+
+def _stable_order(model: ir.Model) -> None:
+    """Nodes in the order in which the outputs need them, initializers in the order of first use.
+
+    tf2onnx's own order depends on hashes of the process.
+    """
+    graph = model.graph
+    ordered: dict[ir.Node, None] = {}
+    used: dict[ir.Value, None] = {}
+
+    def needs(node: ir.Node) -> list[ir.Value]:
+        bodies = [attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH]
+        inner = [item for body in bodies for item in ir.traversal.RecursiveGraphIterator(body)]
+        outputs = [value for body in bodies for value in body.outputs]
+        return [value for value in [*node.inputs, *(v for item in inner for v in item.inputs), *outputs] if value is not None]
+
+    pending = [(node, False) for value in reversed(graph.outputs) if (node := value.producer()) is not None]
+    while pending:
+        node, ready = pending.pop()
+        if node in ordered or node.graph is not graph:
+            continue
+        if ready:
+            ordered[node] = None
+            used.update((value, None) for value in needs(node) if value.is_initializer())
+            continue
+        pending.append((node, True))
+        producers = [value.producer() for value in reversed(needs(node))]
+        pending.extend((producer, False) for producer in producers if producer is not None)
+    graph.remove(list(graph))
+    graph.extend(ordered)
+    for value in used:
+        graph.initializers.pop(value.name or "")
+        graph.register_initializer(value)
 
 
 def _stable_names(model: ir.Model) -> None:
@@ -162,11 +213,18 @@ def _stable_names(model: ir.Model) -> None:
         values.unique(value.name or "")
     renamed: dict[ir.Value, str] = {}
     for value in graph.initializers.values():
-        base = _COUNTER.sub("", (value.name or "").removeprefix("initializer/"))
-        renamed[value] = values.unique(base or "constant")
+        is_weight = isinstance(value.const_value, ir.LazyTensor)
+        base = _COUNTER.sub("", (value.name or "").removeprefix("initializer/")) if is_weight else "constant"
+        renamed[value] = values.unique(base)
     for node in ir.traversal.RecursiveGraphIterator(graph):
-        node.name = nodes.unique(_COUNTER.sub("", node.name or "") or node.op_type)
-        renamed |= {value: values.unique(f"{node.name}:{value.index()}") for value in node.outputs if value not in fixed}
+        # tf2onnx merges equal nodes in an order of its own, so which of their names stays is chance.
+        node.name = nodes.unique((node.name or node.op_type) if CALL in node.metadata_props else node.op_type)
+        renamed |= {
+            value: values.unique(f"{node.name}:{value.index()}") for value in node.outputs if value not in fixed
+        }
+    for value in _inner_values(graph):
+        # Any reader infers these; here they would only carry tf2onnx's names for unknown sizes.
+        value.type = value.shape = None
     # In two steps, so that no new name meets an old one that is still in use.
     for index, value in enumerate(renamed):
         value.name = f"__{index}"

@@ -29,7 +29,9 @@ Masks = Sequence[ir.Value | None]
 
 @dataclass
 class Job:
-    """What one conversion shares between all its layer calls: settings, shared initializers, and the count of rules used."""
+    """What one conversion shares between all its layer calls: settings, shared initializers, and the count of rules
+    used.
+    """
 
     opset: int
     runtime: str
@@ -51,11 +53,13 @@ class Job:
 class Context:
     """Writes the operations of one layer call.
 
-    opset, runtime: what the file is for ("cpu", "portable"). arguments: the layer call's arguments by name, tensors as ir.Value,
-    for rules that need more than inputs and masks. nodes: what was written so far, in order.
+    opset, runtime: what the file is for ("cpu", "portable"). arguments: the layer call's arguments by name, tensors as
+    ir.Value, for rules that need more than inputs and masks. nodes: what was written so far, in order.
     """
 
-    def __init__(self, job: Job, rule: Rule, layer: keras.Layer, arguments: Mapping[str, Any], parent: str = "") -> None:
+    def __init__(
+        self, job: Job, rule: Rule, layer: keras.Layer, arguments: Mapping[str, Any], parent: str = ""
+    ) -> None:
         self._job = job
         self._rule = rule.name
         path = f"{parent}/{layer.name}" if parent else layer.name
@@ -104,8 +108,8 @@ class Context:
     ) -> ir.Value:
         """An initializer made of one or more Keras variables: `transform(array, ...)`.
 
-        Calls with the same variables and the same label give the same initializer, so a `label` names the transform. The numbers
-        are read from Keras only when the file is written.
+        Calls with the same variables and the same label give the same initializer, so a `label` names the transform.
+        The numbers are read from Keras only when the file is written.
         """
         used = [variables] if isinstance(variables, keras.Variable) else list(variables)
         key = (tuple(id(variable) for variable in used), label)
@@ -127,12 +131,16 @@ class Context:
         return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
 
     def activation(self, function: Callable[..., Any], x: ir.Value) -> ir.Value:
-        """Any Keras activation: its ONNX operations where there are some, else traced through the default conversion."""
+        """Any Keras activation: its ONNX operations where there are some, else traced through the default
+        conversion.
+        """
         lowered = activations.lower(self, function, x)
         return lowered if lowered is not None else self.trace(function, (x,))[0]
 
     def call(self, layer: keras.Layer, inputs: Inputs, masks: Masks = ()) -> tuple[ir.Value, ...]:
-        """Another layer on these values: by its own rule where it has one, else by the default conversion of its own body."""
+        """Another layer on these values: by its own rule where it has one, else by the default conversion of its own
+        body.
+        """
         rule = self._job.rules.find(layer)
         padded = [*masks, *[None] * (len(inputs) - len(masks))]
         if rule is not None:
@@ -159,7 +167,9 @@ class Context:
         outputs = rule.lower(self, layer, tuple(inputs), tuple(masks))
         return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
 
-    def _splice(self, body: Callable[[Sequence[Any]], Any], values: Inputs, layer: keras.Layer | None) -> tuple[ir.Value, ...]:
+    def _splice(
+        self, body: Callable[[Sequence[Any]], Any], values: Inputs, layer: keras.Layer | None
+    ) -> tuple[ir.Value, ...]:
         specs = [
             Tensor(f"value_{index}", _dtype(value), tuple("?" if dim is None else dim for dim in self.shape(value)))
             for index, value in enumerate(values)
@@ -176,14 +186,15 @@ class Context:
             inner.replace_all_uses_with(value, replace_graph_outputs=True)
         results = tuple(model.graph.outputs)
         for initializer in list(model.graph.initializers.values()):
-            model.graph.initializers.pop(initializer.name)
+            model.graph.initializers.pop(initializer.name or "")
             self._job.initializers["spliced", id(initializer)] = initializer
         nodes = list(model.graph)
         model.graph.outputs.clear()
         model.graph.remove(nodes)
         for node in nodes:
-            node.metadata_props.setdefault(RULE, self._rule)
-            node.metadata_props.setdefault(CALL, self._call)
+            if CALL not in node.metadata_props:
+                node.name = f"{self._call}/{node.op_type}"
+                node.metadata_props.update({RULE: self._rule, CALL: self._call})
         self.nodes.extend(nodes)
         return results
 
@@ -221,8 +232,9 @@ def _infer(node: ir.Node, opset: int) -> None:
     )
     for value in node.outputs:
         if value.name in inferred:
-            found = ir.from_proto(onnx.ValueInfoProto(name=value.name, type=inferred[value.name]))
-            value.type, value.shape = found.type, found.shape
+            kind = ir.serde.deserialize_type_proto_for_type(inferred[value.name])
+            shape = ir.serde.deserialize_type_proto_for_shape(inferred[value.name])
+            value.type, value.shape = kind, shape
 
 
 @functools.cache

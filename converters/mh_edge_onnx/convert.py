@@ -6,6 +6,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from mh_edge.artifact import Converted
 from mh_edge.capture import Capture, capture, nested_layers
 from mh_edge.opsets import IR_VERSION, resolve_opset
 from mh_edge.program import Program
@@ -15,11 +16,27 @@ from mh_edge_onnx.bridge import NEWEST_TF2ONNX_OPSET, to_ir
 from mh_edge_onnx.cleanup import clean
 from mh_edge_onnx.context import Job
 from mh_edge_onnx.expand import expand
+from mh_edge_onnx.writing import save
 
 PRODUCER = "mh-edge"
 
 
-def build(program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu") -> tuple[ir.Model, Job]:
+def convert(program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu") -> Converted:
+    """The program as an ONNX file waiting to be written; see `build`."""
+    model, job = build(program, signature, opset=opset, runtime=runtime)
+    return Converted(
+        format="onnx",
+        opset=job.opset,
+        signature=signature,
+        rules=dict(sorted(job.used.items())),
+        notes=(),
+        save=lambda path: save(model, path),
+    )
+
+
+def build(
+    program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu"
+) -> tuple[ir.Model, Job]:
     """The finished onnx_ir model of a program, and the job that tells which rules were used.
 
     signature: program.signature, some dims pinned. opset: see mh_edge.opsets.

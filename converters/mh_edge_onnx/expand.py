@@ -29,10 +29,13 @@ def _expand(node: ir.Node, call: LayerCall, job: Job) -> None:
     outputs = ctx.lower(call.rule, call.layer, resolve(inputs, values), resolve(masks, values))
     if len(outputs) != len(node.outputs):
         raise ConversionError(
-            f"the rule for {call.rule.name} gave {len(outputs)} outputs for layer {call.layer.name!r}, which has {len(node.outputs)}."
+            f"the rule for {call.rule.name} gave {len(outputs)} outputs for layer {call.layer.name!r}, "
+            f"which has {len(node.outputs)}."
         )
     for old, new in zip(node.outputs, outputs, strict=True):
         new.shape = new.shape or old.shape
+    if node.graph is None:
+        raise ConversionError(f"{call.layer.name}: its place in the graph was lost while the model was converted.")
     ir.convenience.replace_nodes_and_values(node.graph, node, [node], ctx.nodes, node.outputs, outputs)
 
 

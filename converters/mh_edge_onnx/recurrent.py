@@ -1,10 +1,11 @@
 """What LSTM, GRU, SimpleRNN and Bidirectional share: Keras's masking around ONNX's recurrent operations.
 
-Keras under a mask (mask: (batch, time), True is valid): a masked step leaves the state alone and repeats the previous output; before
-the first valid step the output is 0. ONNX's operations know only `sequence_lens`, a number of leading valid steps. So the valid
-steps are moved to the front (a stable permutation of time), the operation runs with sequence_lens = number of valid steps, and the
-outputs are gathered back: with c_t = number of valid steps up to and including t, step t of a forward pass shows compact output
-c_t - 1, step t of a backward pass shows compact output c_t - m_t (the next valid step). No Loop, exact for any mask.
+Keras under a mask (mask: (batch, time), True is valid): a masked step leaves the state alone and repeats the previous
+output; before the first valid step the output is 0. ONNX's operations know only `sequence_lens`, a number of leading
+valid steps. So the valid steps are moved to the front (a stable permutation of time), the operation runs with
+sequence_lens = number of valid steps, and the outputs are gathered back: with c_t = number of valid steps up to and
+including t, step t of a forward pass shows compact output c_t - 1, step t of a backward pass shows compact output c_t
+- m_t (the next valid step). No Loop, exact for any mask.
 
 Layout: x: (batch, time, in); ONNX wants (time, batch, in) and gives Y: (time, directions, batch, units).
 """
@@ -45,8 +46,8 @@ class Cell(Protocol):
 class Run:
     """The outputs of one recurrent operation over one or two directions, in the input's time order.
 
-    sequences: one (batch, time, units) per direction, or () when they were not asked for. last: one (batch, units) per direction,
-    the layer's output at its last step. states: per direction, the final states, each (batch, units).
+    sequences: one (batch, time, units) per direction, or () when they were not asked for. last: one (batch, units) per
+    direction, the layer's output at its last step. states: per direction, the final states, each (batch, units).
     """
 
     sequences: tuple[ir.Value, ...]
@@ -93,9 +94,7 @@ def run(
     w, r, b = cell.weights(ctx, layers)
     direction = "bidirectional" if len(layers) == 2 else "reverse" if backward[0] else "forward"
     functions = [function for layer in layers for function in cell.functions(layer)]
-    given = [
-        _stack(ctx, [states[index] for states in initial]) if initial[0] else None for index in range(cell.states)
-    ]
+    given = [_stack(ctx, [states[index] for states in initial]) if initial[0] else None for index in range(cell.states)]
     y, *finals = ctx.ops(
         cell.op_type,
         ctx.op("Transpose", compact, perm=[1, 0, 2]),
@@ -125,9 +124,7 @@ def run(
     parts: list[ir.Value] = []
     if sequences:
         # (time, directions, batch, units) -> (batch, time, units) per direction
-        parts = [
-            ctx.op("Transpose", part, perm=[1, 0, 2]) for part in _split(ctx, y, len(layers), axis=1)
-        ]
+        parts = [ctx.op("Transpose", part, perm=[1, 0, 2]) for part in _split(ctx, y, len(layers), axis=1)]
         if order is not None:
             parts = [
                 order.restore(part, backwards, layer.zero_output_for_mask)
@@ -184,8 +181,11 @@ class _Order:
         self._total = total
         self.lengths = op("Cast", op("Squeeze", total, constant([1])), to=ir.DataType.INT32)
         # Steps 0, 1, 2, ... in the mask's own shape, without asking for its sizes.
-        steps = op("Sub", op("CumSum", op("Cast", op("Equal", mask, mask), to=ir.DataType.INT64), constant(1)), constant(1))
-        # A valid step goes to its rank among the valid ones; a masked one behind them all, so that this is a permutation.
+        steps = op(
+            "Sub", op("CumSum", op("Cast", op("Equal", mask, mask), to=ir.DataType.INT64), constant(1)), constant(1)
+        )
+        # A valid step goes to its rank among the valid ones; a masked one behind them all, so that this is a
+        # permutation.
         rank = op("Sub", self._count, constant(1))
         behind = op("Sub", op("Add", total, steps), self._count)
         target = op("Where", mask, rank, behind)
@@ -215,7 +215,9 @@ class _Order:
         return self._ctx.op("Where", self._any(), state, initial)
 
     def last(self, output: ir.Value, backwards: bool, zero_masked: bool, started: bool) -> ir.Value:
-        """The output at the last step computed: 0 in a row without a valid step, or where masked steps show 0 and it is masked."""
+        """The output at the last step computed: 0 in a row without a valid step, or where masked steps show 0 and it
+        is masked.
+        """
         if zero_masked:
             shown = self._ctx.op("Gather", self._mask, self._ctx.constant([0 if backwards else -1]), axis=1)
         elif started:
@@ -234,9 +236,11 @@ class _Order:
 def weights(
     ctx: Context, layers: Sequence[RecurrentLayer], order: Sequence[int], label: str, bias: Callable[[Any], np.ndarray]
 ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-    """ONNX's W: (directions, gates * units, in), R: (directions, gates * units, units), B: (directions, 2 * gates * units).
+    """ONNX's W: (directions, gates * units, in), R: (directions, gates * units, units), B: (directions, 2 * gates *
+    units).
 
-    order: Keras's gates in ONNX's order. bias: Keras's bias variable as an array -> input biases, then recurrent biases.
+    order: Keras's gates in ONNX's order. bias: Keras's bias variable as an array -> input biases, then recurrent
+    biases.
     """
     change = gates(order)
     cells = [layer.cell for layer in layers]
@@ -247,6 +251,12 @@ def weights(
     w = ctx.weight([cell.kernel for cell in cells], stacked, f"{label}_W")
     r = ctx.weight([cell.recurrent_kernel for cell in cells], stacked, f"{label}_R")
     if all(cell.bias is not None for cell in cells):
-        return w, r, ctx.weight([cell.bias for cell in cells], lambda *arrays: np.stack([bias(a) for a in arrays]), f"{label}_B")
+        return (
+            w,
+            r,
+            ctx.weight(
+                [cell.bias for cell in cells], lambda *arrays: np.stack([bias(a) for a in arrays]), f"{label}_B"
+            ),
+        )
     # Without a bias ONNX's B is optional; an empty input stands for it.
     return w, r, None

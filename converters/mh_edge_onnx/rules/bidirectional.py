@@ -29,7 +29,9 @@ def _plain(layer: keras.layers.Bidirectional) -> str | None:
 
 
 def _one_operation(layer: keras.layers.Bidirectional) -> bool:
-    """Whether both directions fit one bidirectional operation: same kind, size and attributes, biases on both or on neither."""
+    """Whether both directions fit one bidirectional operation: same kind, size and attributes, biases on both or on
+    neither.
+    """
     first, second = layer.forward_layer, layer.backward_layer
     if type(first) is not type(second) or first.go_backwards:
         return False

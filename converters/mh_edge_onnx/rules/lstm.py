@@ -15,7 +15,9 @@ from mh_edge_onnx.context import Context, Inputs, Masks
 
 
 class LSTMCell:
-    """keras.layers.LSTM (gates i, f, c, o; one bias) as ONNX's LSTM (gates i, o, f, c; an input and a recurrent bias)."""
+    """keras.layers.LSTM (gates i, f, c, o; one bias) as ONNX's LSTM (gates i, o, f, c; an input and a recurrent
+    bias).
+    """
 
     op_type = "LSTM"
     states = 2
@@ -56,10 +58,14 @@ LOOPS = ("Loop", "Scan", "If")
         Case("sequences", lambda: _model(False, return_sequences=True), ops={"LSTM": 1}, absent=LOOPS),
         Case("masked", lambda: _model(True), ops={"LSTM": 1}, absent=LOOPS),
         Case("masked_sequences", lambda: _model(True, return_sequences=True), ops={"LSTM": 1}, absent=LOOPS),
-        Case("backwards", lambda: _model(True, return_sequences=True, go_backwards=True), ops={"LSTM": 1}, absent=LOOPS),
+        Case(
+            "backwards", lambda: _model(True, return_sequences=True, go_backwards=True), ops={"LSTM": 1}, absent=LOOPS
+        ),
         Case("zero_output", lambda: _model(True, zero_output_for_mask=True), ops={"LSTM": 1}, absent=LOOPS),
         Case("state", lambda: _model(True, return_state=True, use_bias=False), ops={"LSTM": 1}, absent=LOOPS),
-        Case("activations", lambda: _model(True, activation="elu", recurrent_activation="hard_sigmoid"), ops={"LSTM": 1}),
+        Case(
+            "activations", lambda: _model(True, activation="elu", recurrent_activation="hard_sigmoid"), ops={"LSTM": 1}
+        ),
     ),
 )
 def lower(ctx: Context, layer: keras.layers.LSTM, inputs: Inputs, masks: Masks) -> list[ir.Value]:

@@ -33,14 +33,27 @@ def _bidirectional() -> keras.Model:
     "onnx",
     MultiHead,
     cases=(
-        Case("dense", lambda: _model(False, keras.layers.Dense(3), 4), ops={"MatMul": 4, "Concat": 1}, absent=("Shape",)),
+        Case(
+            "dense", lambda: _model(False, keras.layers.Dense(3), 4), ops={"MatMul": 4, "Concat": 1}, absent=("Shape",)
+        ),
         Case("lstm", lambda: _model(False, keras.layers.LSTM(3), 5), ops={"LSTM": 5, "Concat": 1}, absent=LOOPS),
-        Case("masked_lstm", lambda: _model(True, keras.layers.LSTM(3), 5), ops={"LSTM": 5, "GatherND": 1}, absent=LOOPS),
-        Case("masked_gru", lambda: _model(True, keras.layers.GRU(3, return_sequences=True), 2), ops={"GRU": 2}, absent=LOOPS),
+        Case(
+            "masked_lstm", lambda: _model(True, keras.layers.LSTM(3), 5), ops={"LSTM": 5, "GatherND": 1}, absent=LOOPS
+        ),
+        Case(
+            "masked_gru",
+            lambda: _model(True, keras.layers.GRU(3, return_sequences=True), 2),
+            ops={"GRU": 2},
+            absent=LOOPS,
+        ),
         Case("bidirectional", _bidirectional, ops={"LSTM": 2}, absent=LOOPS),
         Case("convolutions", _convolutions, ops={"Conv": 3}, absent=("Shape",)),
         Case("hidden", lambda: _model(False, keras.layers.Dense(3), 4, hidden_dim=2), ops={"MatMul": 5, "Split": 1}),
-        Case("hidden_no_bias", lambda: _model(True, keras.layers.LSTM(3), 2, hidden_dim=2, use_bias=False), ops={"LSTM": 2}),
+        Case(
+            "hidden_no_bias",
+            lambda: _model(True, keras.layers.LSTM(3), 2, hidden_dim=2, use_bias=False),
+            ops={"LSTM": 2},
+        ),
         Case("attention", lambda: _model(True, SeqSelfAttention(4), 2), ops={"Softmax": 2}, absent=("Shape",)),
     ),
 )

@@ -1,4 +1,6 @@
-"""MultiHeadAttention: y = f(o Wo + bo), o = softmax(q kᵀ / sqrt(d) - masks) v per head, q = f(Q Wq + bq), k and v likewise."""
+"""MultiHeadAttention: y = f(o Wo + bo), o = softmax(q kᵀ / sqrt(d) - masks) v per head, q = f(Q Wq + bq), k and v
+likewise.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ CLEAN = ("Loop", "If", "Softmax", "Reshape", "Gather")
         Case("history", lambda: _self_attention(history_only=True), ops={"Attention": 1}, absent=CLEAN),
         Case("both", lambda: _self_attention(True, history_only=True), ops={"Attention": 1}, absent=CLEAN),
         Case("gelu", lambda: _self_attention(True, activation="gelu", use_bias=False), ops={"Attention": 1, "Gelu": 4}),
-        Case("weights", lambda: _self_attention(True, return_attention=True), ops={"Softmax": 1}, absent=("Attention",)),
+        Case(
+            "weights", lambda: _self_attention(True, return_attention=True), ops={"Softmax": 1}, absent=("Attention",)
+        ),
         Case("cross", _cross_attention, ops={"Attention": 1}, absent=CLEAN),
         Case("cross_history", lambda: _cross_attention(history_only=True), ops={"Attention": 1}, absent=CLEAN),
     ),

@@ -38,7 +38,9 @@ def _three() -> keras.Model:
     ),
 )
 def lower(ctx: Context, layer: ScaledDotProductAttention, inputs: Inputs, masks: Masks) -> tuple[ir.Value, ...]:
-    """query: (batch, Tq, d), key: (batch, Tk, d), value: (batch, Tk, e) -> (batch, Tq, e), and the weights when asked for."""
+    """query: (batch, Tq, d), key: (batch, Tk, d), value: (batch, Tk, e) -> (batch, Tq, e), and the weights when asked
+    for.
+    """
     query, key, value = three(inputs)
     y, weights = attend(
         ctx,

@@ -1,4 +1,6 @@
-"""SeqSelfAttention: y_t = sum over t' of softmax(g(e[t, t']) - masks) x_t', with additive or multiplicative scores e."""
+"""SeqSelfAttention: y_t = sum over t' of softmax(g(e[t, t']) - masks) x_t', with additive or multiplicative scores
+e.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def _model(masked: bool, **options: Any) -> keras.Model:
     "onnx",
     SeqSelfAttention,
     cases=(
-        Case("additive", lambda: _model(False), ops={"Softmax": 1, "Tanh": 1, "MatMul": 4}, absent=("Shape", "Reshape")),
+        Case(
+            "additive", lambda: _model(False), ops={"Softmax": 1, "Tanh": 1, "MatMul": 4}, absent=("Shape", "Reshape")
+        ),
         Case("masked", lambda: _model(True), ops={"Softmax": 1, "Tanh": 1}, absent=("Shape", "Reshape")),
         Case(
             "multiplicative",
@@ -47,10 +51,12 @@ def lower(ctx: Context, layer: SeqSelfAttention, inputs: Inputs, masks: Masks) -
         scores = ctx.op("Add", scores, ctx.weight(layer.ba))
     scores = ctx.activation(layer.attention_activation, scores)
     if layer.attention_width is not None:
-        scores = ctx.op("Add", scores, _window(ctx, layer, x))
+        scores = ctx.op("Add", scores, _window(ctx, layer.attention_width, layer.history_only, x))
     if mask is not None:
         # A pair is masked when both its steps are.
-        either = ctx.op("Or", ctx.op("Unsqueeze", mask, ctx.constant([2])), ctx.op("Unsqueeze", mask, ctx.constant([1])))
+        either = ctx.op(
+            "Or", ctx.op("Unsqueeze", mask, ctx.constant([2])), ctx.op("Unsqueeze", mask, ctx.constant([1]))
+        )
         scores = ctx.op("Add", scores, additive(ctx, either))
     weights = ctx.op("Softmax", scores, axis=-1)
     y = ctx.op("MatMul", weights, x)
@@ -59,12 +65,15 @@ def lower(ctx: Context, layer: SeqSelfAttention, inputs: Inputs, masks: Masks) -
 
 def _additive(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Value:
     """e[t, t'] = tanh(x_t Wt + x_t' Wx + bh) Wa"""
-    # The bias goes in before the sum over pairs, where it costs time and not time²; addition order is the layer's noise.
+    # The bias goes in before the sum over pairs, where it costs time and not time²; addition order is the layer's
+    # noise.
     of_key = ctx.op("MatMul", x, ctx.weight(layer.Wx))
     if layer.bh is not None:
         of_key = ctx.op("Add", of_key, ctx.weight(layer.bh))
     of_query = ctx.op("MatMul", x, ctx.weight(layer.Wt))
-    pairs = ctx.op("Add", ctx.op("Unsqueeze", of_query, ctx.constant([2])), ctx.op("Unsqueeze", of_key, ctx.constant([1])))
+    pairs = ctx.op(
+        "Add", ctx.op("Unsqueeze", of_query, ctx.constant([2])), ctx.op("Unsqueeze", of_key, ctx.constant([1]))
+    )
     return ctx.op("Squeeze", ctx.op("MatMul", ctx.op("Tanh", pairs), ctx.weight(layer.Wa)), ctx.constant([3]))
 
 
@@ -73,10 +82,9 @@ def _multiplicative(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Va
     return ctx.op("MatMul", ctx.op("MatMul", x, ctx.weight(layer.Wa)), ctx.op("Transpose", x, perm=[0, 2, 1]))
 
 
-def _window(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Value:
-    """lower <= t' < lower + width, lower = t - width // 2, or t - (width - 1) with history_only."""
-    width = layer.attention_width
-    before = width - 1 if layer.history_only else width // 2
-    if layer.history_only and width >= UNBOUNDED_WIDTH:
+def _window(ctx: Context, width: int, history_only: bool, x: ir.Value) -> ir.Value:
+    """The window of t: lower <= t' < lower + width, lower = t - width // 2, or t - (width - 1) with history_only."""
+    before = width - 1 if history_only else width // 2
+    if history_only and width >= UNBOUNDED_WIDTH:
         return later(ctx, x, x)
     return band(ctx, x, before, width - 1 - before)

@@ -39,7 +39,11 @@ def lower(ctx: Context, layer: SeqWeightedAttention, inputs: Inputs, masks: Mask
     if mask is not None:
         scores = ctx.op("Add", scores, ctx.op("Unsqueeze", additive(ctx, mask), ctx.constant([2])))
     # (batch, time, 1) throughout, so that the weighted sum is one product: (batch, 1, time) x (batch, time, dim).
-    highest = ctx.op("ReduceMax", scores, axes=[1], keepdims=1) if ctx.opset < 18 else ctx.op("ReduceMax", scores, ctx.constant([1]), keepdims=1)
+    highest = (
+        ctx.op("ReduceMax", scores, axes=[1], keepdims=1)
+        if ctx.opset < 18
+        else ctx.op("ReduceMax", scores, ctx.constant([1]), keepdims=1)
+    )
     exponentials = ctx.op("Exp", ctx.op("Sub", scores, highest))
     total = ctx.op("ReduceSum", exponentials, ctx.constant([1]), keepdims=1)
     weights = ctx.op("Div", exponentials, ctx.op("Add", total, ctx.constant(EPSILON, "float32")))
