@@ -64,13 +64,14 @@ class Fakes:
         self.calls: list[tuple[str, Signature, dict[str, Any]]] = []
         self.different: list[str] = []
         self.data: dict[str, bytes] = {}
+        self.suffix: Mapping[str, bytes] = {}
         self.verified: list[list[str]] = []
 
     def convert(self, kind: str, program: FakeProgram, signature: Signature, **options: Any) -> Converted:
         self.calls.append((kind, signature, options))
 
         def save(path: Path) -> list[Path]:
-            path.write_bytes(CONTENT[kind])
+            path.write_bytes(CONTENT[kind] + self.suffix.get(kind, b""))
             files = [path]
             for name, content in self.data.items() if kind == "onnx" else ():
                 (path.parent / name).write_bytes(content)

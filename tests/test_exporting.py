@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -204,3 +207,24 @@ def test_an_output_that_cannot_be_a_folder(tmp_path: Path, fake: fakes.Fakes, ou
     with pytest.raises(ConversionError, match="file"):
         export("net.keras", tmp_path / output)
     assert files(tmp_path) == {"file": b"mine"}
+
+
+def test_a_killed_export_leaves_the_old_files_or_the_new_ones(tmp_path: Path) -> None:
+    """At every step in turn, and at sixty random moments: both formats with data and manifests, never a mix."""
+    program = Path(fakes.__file__).with_name("killed_exports.py")
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["step"]) == {"old", "new"}
+    assert found["step"] == sorted(found["step"], reverse=True)  # all old, then from the commit point on all new
+    assert len(found["step"]) > 30
+    assert set(found["moment"]) <= {"old", "new"}
+    assert len(found["moment"]) == 60
