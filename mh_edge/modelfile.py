@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from mh_edge.legacy.config import LAYER_KEYS, MODELS
 H5_SUFFIXES = (".h5", ".hdf5")
 KERAS_SUFFIX = ".keras"
 
-READ_ERRORS = (
+READ_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     AttributeError,
     EOFError,
@@ -51,14 +52,21 @@ COPY_AGAIN = "Copy it again from where it came, or save the model again."
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Errors of the libraries that read the file become an InputError with the beginning of what they say."""
+    expected = READ_ERRORS + _backend_errors()
     try:
         yield
-    except READ_ERRORS as error:
+    except expected as error:
         said = " ".join(str(error).split()).rpartition("Exception encountered: ")[2][:MESSAGE_LENGTH]
         raise InputError(
             f"{str(path)!r} cannot be read as a model: {type(error).__name__}: {said}",
             "If it was copied, copy it again; if it is sound, look at the whole message with --debug.",
         ) from error
+
+
+def _backend_errors() -> tuple[type[Exception], ...]:
+    """TensorFlow's errors (a weight too large to allocate) have no common base with Python's."""
+    tensorflow = sys.modules.get("tensorflow")
+    return () if tensorflow is None else (tensorflow.errors.OpError,)
 
 
 def require_file(path: Path) -> None:

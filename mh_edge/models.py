@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mh_edge import custom
-from mh_edge.commit import staged
+from mh_edge.commit import staged, system_errors_named
 from mh_edge.errors import InputError, UsageError
 from mh_edge.packages import require
 
@@ -42,15 +42,16 @@ def load_model(path: PathLike, *, custom_modules: Sequence[str] = (), unsafe: bo
             f"{str(path)!r} has the extension {suffix!r}; a model is a .keras or .h5 file.",
             "Rename it if it is one of these.",
         )
+    shown = repr(str(path))
     objects = custom.custom_objects(custom_modules)
     if suffix == modelfile.KERAS_SUFFIX:
         config = modelfile.keras_config(path)
     else:
         with modelfile.open_h5(path) as file:
-            config = legacy.model_config(file, str(path))
-            modelfile.refuse_code(config, path, unsafe)
-            if not str(file.attrs.get("keras_version", "2")).startswith("3."):
-                return legacy.load_model(file, str(path), custom_objects=objects, unsafe=unsafe)
+            config = legacy.model_config(file, shown)
+            if legacy.is_keras_2(file):
+                modelfile.refuse_code(config, path, unsafe)
+                return legacy.load_model(file, shown, custom_objects=objects, unsafe=unsafe)
     modelfile.refuse_code(config, path, unsafe)
     modelfile.refuse_unknown(config, objects, path)
     with modelfile.readable(path):
@@ -63,7 +64,7 @@ def resolve_model(spec: PathLike, *, custom_modules: Sequence[str] = (), unsafe:
     Raises InputError as `load_model`, and when the function is not there, raises, or returns something else.
     """
     keras = _keras()
-    if isinstance(spec, os.PathLike) or Path(spec).exists() or not custom.FUNCTION.fullmatch(spec):
+    if isinstance(spec, os.PathLike) or not custom.FUNCTION.fullmatch(spec) or Path(spec).exists():
         return load_model(spec, custom_modules=custom_modules, unsafe=unsafe)
     custom.custom_objects(custom_modules)
     model = custom.call(spec)
@@ -94,9 +95,9 @@ def load_weights(model: keras.Model, path: PathLike) -> None:
         return
     with modelfile.open_h5(path) as file:
         if legacy.holds_weights(file):
-            legacy.load_weights(model, file, str(path))
+            legacy.load_weights(model, file, repr(str(path)))
             return
-        state.check(model, file, str(path))
+        state.check(model, file, repr(str(path)))
         with tempfile.TemporaryDirectory() as folder:
             read = path
             if not state.is_current(file, path):
@@ -118,7 +119,7 @@ def upgrade(old: PathLike, new: PathLike, *, custom_modules: Sequence[str] = (),
             f"{str(new)!r} has the extension {new.suffix!r}; the new file is a .keras file.", "Name it so."
         )
     model = load_model(old, custom_modules=custom_modules, unsafe=unsafe)
-    with staged(new.parent) as staging:
+    with staged(new.parent) as staging, system_errors_named(new.parent):
         model.save(staging.path / new.name)
         staging.commit([new.name])
 

@@ -15,6 +15,8 @@ from mh_edge.errors import InputError
 from mh_edge.legacy import weights
 from mh_edge.legacy.config import Reader
 
+SAVE_AGAIN = "Save the model again where it was trained."
+
 
 def model_config(file: Any, source: str) -> dict[str, Any]:
     """The architecture in an open `.h5` file. Raises InputError when there is none or it is not JSON."""
@@ -27,10 +29,15 @@ def model_config(file: Any, source: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise InputError(f"{source} is damaged: its architecture is not JSON ({error}).") from error
+        raise InputError(f"{source} is damaged: its architecture is not JSON ({error}).", SAVE_AGAIN) from error
     if not isinstance(config, dict):
-        raise InputError(f"{source} is damaged: its architecture is a {type(config).__name__}, not an object.")
+        raise InputError(f"{source} is damaged: its architecture is a {type(config).__name__}.", SAVE_AGAIN)
     return config
+
+
+def is_keras_2(file: Any) -> bool:
+    """Whether Keras 2, or a Keras so old that it did not say, wrote the whole model in this open `.h5` file."""
+    return not str(file.attrs.get("keras_version", "2")).startswith("3.")
 
 
 def load_model(file: Any, source: str, *, custom_objects: Mapping[str, Any], unsafe: bool = False) -> Any:

@@ -114,6 +114,8 @@ class Reader:
         kept = {key: self._value(key, value) for key, value in said.items()}
         if layer_class is keras.layers.InputLayer and "batch_input_shape" in config:
             kept["batch_shape"] = config["batch_input_shape"]
+        if layer_class is keras.layers.LeakyReLU and "alpha" in kept:
+            kept["negative_slope"] = kept.pop("alpha")
         if layer_class is keras.layers.GRU:
             kept.setdefault("reset_after", False)  # Keras before 2.1.3 did not write it and had no other form
         return kept
@@ -159,8 +161,8 @@ class Reader:
             "name": config["name"],
             "trainable": config.get("trainable", True),
             "layers": graph,
-            "input_layers": config["input_layers"],
-            "output_layers": _outputs(config["output_layers"], classes),
+            "input_layers": _ends(config["input_layers"], classes),
+            "output_layers": _ends(config["output_layers"], classes),
         }
 
 
@@ -201,13 +203,14 @@ def _tensors(value: Any, classes: Mapping[str, str]) -> Any:
     return value
 
 
-def _outputs(value: Any, classes: Mapping[str, str]) -> Any:
+def _ends(value: Any, classes: Mapping[str, str]) -> Any:
+    """The inputs or outputs of a functional model; a list of one is that one, as it was in Keras 2."""
     if _is_tensor(value):
-        # for outputs Keras 3 kept Keras 2's count for functional models, but not for sequential ones
+        # here Keras 3 kept Keras 2's count for functional models, but not for sequential ones
         return [value[0], value[1] - (classes.get(value[0]) == "Sequential"), value[2]]
     if isinstance(value, dict):
-        return {key: _outputs(one, classes) for key, one in value.items()}
-    return [_outputs(one, classes) for one in value]
+        return {key: _ends(one, classes) for key, one in value.items()}
+    return _ends(value[0], classes) if len(value) == 1 else [_ends(one, classes) for one in value]
 
 
 def _lambda(config: Config) -> Config:

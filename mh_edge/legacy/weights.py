@@ -15,7 +15,6 @@ from typing import Any
 
 import h5py
 import keras
-import numpy as np
 
 from mh_edge.errors import InputError
 
@@ -49,7 +48,7 @@ def load(model: Any, group: Any, source: str) -> None:
         own = [variable for variable in model.weights if id(variable) not in nested]
         pairs += _pair(model.name, own, _stored(group, "top_level_model_weights", source), source)
     for variable, weight in pairs:
-        variable.assign(np.asarray(weight.dataset))
+        variable.assign(weight.dataset[()])
 
 
 def _pair_layers(takers: Sequence[Any], stored: dict[str, list[Stored]], source: str) -> list[tuple[Any, Stored]]:
@@ -117,21 +116,24 @@ def _in_order_of(variables: Sequence[Any], weights: list[Stored]) -> list[Stored
 
 
 def _stored(group: Any, layer: str, source: str) -> list[Stored]:
-    try:
-        inner = group[layer]
-        return [Stored(name, _dataset(inner, name, source)) for name in _names(inner, "weight_names")]
-    except KeyError as error:
-        raise InputError(f"{source} is damaged: of the layer {layer!r}, {error} is missing.", SAVE_AGAIN) from error
+    inner = _member(group, layer, source)
+    return [Stored(name, _dataset(inner, name, source)) for name in _names(inner, "weight_names")]
 
 
 def _dataset(group: Any, name: str, source: str) -> Any:
-    dataset = group[name]
+    dataset = _member(group, name, source)
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
         raise InputError(f"{source} is damaged: {name} is not an array of numbers.", SAVE_AGAIN)
     if dataset.external or dataset.is_virtual or dataset.file.filename != group.file.filename:
         # following it would let a model file read any other file of this machine
         raise InputError(f"{source}: {name} lies in another file, which is not followed.", SAVE_AGAIN)
     return dataset
+
+
+def _member(group: Any, name: str, source: str) -> Any:
+    if name not in group:
+        raise InputError(f"{source} is damaged: it names the weights {name} and does not hold them.", SAVE_AGAIN)
+    return group[name]
 
 
 def _names(group: Any, attribute: str) -> list[str]:
