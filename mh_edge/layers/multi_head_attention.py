@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from mh_edge.layers.attention import Shape, attend, key_mask, query_key_value, query_key_value_shapes, query_mask
+from mh_edge.layers.initializing import fresh
 
 
 @keras.saving.register_keras_serializable(package="mh_edge")
@@ -80,7 +81,7 @@ class MultiHeadAttention(keras.layers.Layer):  # type: ignore[misc]
         kernel = self.add_weight(
             shape=(inputs, outputs),
             name=f"W{role}",
-            initializer=self.kernel_initializer,
+            initializer=fresh(self.kernel_initializer),
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
@@ -89,7 +90,7 @@ class MultiHeadAttention(keras.layers.Layer):  # type: ignore[misc]
         bias = self.add_weight(
             shape=(outputs,),
             name=f"b{role}",
-            initializer=self.bias_initializer,
+            initializer=fresh(self.bias_initializer),
             regularizer=self.bias_regularizer,
             constraint=self.bias_constraint,
         )

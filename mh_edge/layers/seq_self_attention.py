@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from mh_edge.layers.attention import ADDITIVE_MASK, Shape, positions, softmax, widen
+from mh_edge.layers.initializing import fresh
 
 ADDITIVE, MULTIPLICATIVE = "additive", "multiplicative"
 UNBOUNDED_WIDTH = 1_000_000_000
@@ -102,7 +103,7 @@ class SeqSelfAttention(keras.layers.Layer):  # type: ignore[misc]
         return self.add_weight(
             shape=shape,
             name=name,
-            initializer=self.kernel_initializer,
+            initializer=fresh(self.kernel_initializer),
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
@@ -111,7 +112,7 @@ class SeqSelfAttention(keras.layers.Layer):  # type: ignore[misc]
         return self.add_weight(
             shape=(size,),
             name=name,
-            initializer=self.bias_initializer,
+            initializer=fresh(self.bias_initializer),
             regularizer=self.bias_regularizer,
             constraint=self.bias_constraint,
         )

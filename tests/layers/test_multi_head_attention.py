@@ -165,6 +165,14 @@ def test_shapes_with_free_batch_and_lengths():
     assert layer(np.ones((2, 3, 8), "float32")).shape == (2, 3, 8)
 
 
+def test_weights_start_different_from_each_other():
+    layer = MultiHeadAttention(2, bias_initializer="random_normal")
+    layer.build((None, 3, 4))
+    starts = [as_numpy(weight) for weight in layer.weights]
+    for kind in (starts[::2], starts[1::2]):
+        assert len({start.tobytes() for start in kind}) == 4
+
+
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_weights_in_order(use_bias):
     layer = MultiHeadAttention(2, use_bias=use_bias)
