@@ -51,7 +51,7 @@ def call(spec: str) -> Any:
         value = getattr(value, part)
     if not callable(value):
         raise InputError(
-            f"{spec!r} is a {type(value).__name__}, not a function.",
+            f"{spec!r} is an object of type {type(value).__name__}, not a function.",
             "Name a function that takes no arguments and returns a model.",
         )
     with _named(f"{spec} raised"):
