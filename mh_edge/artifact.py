@@ -117,12 +117,12 @@ def manifest_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + MANIFEST_SUFFIX)
 
 
-def read_manifest(artifact: Path) -> Manifest | None:
+def read_manifest(artifact: Path, sha256: str | None = None) -> Manifest | None:
     """The manifest beside an artifact; None when there is none, it is not one of ours, or it is stale (of another
     file).
     """
     fields = _fields(manifest_path(artifact))
-    if fields is None or fields["sha256"] != file_sha256(artifact):
+    if fields is None or fields["sha256"] != (sha256 or file_sha256(artifact)):
         return None
     return Manifest(
         format=fields["format"],

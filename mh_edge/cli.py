@@ -7,6 +7,7 @@ traceback unless `--debug` was.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ COMMANDS = ("export", "verify", "inspect", "devices", "upgrade")
 """Each is the function of that name in mh_edge/commands/<name>.py."""
 
 INTERRUPTED = 130
-"""What shells report for a program that Ctrl-C ended."""
+PIPE_CLOSED = 141
+"""What shells report for programs that Ctrl-C, or the end of a pipe's reader, ended."""
 
 
 class Commands(click.Group):
@@ -53,7 +55,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command line -> its exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        return int(cli.main(arguments, "mh-edge", standalone_mode=False) or 0)
+        code = int(cli.main(arguments, "mh-edge", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
     except MhEdgeError as error:
         _report(error, arguments)
         return error.exit_code
@@ -65,6 +69,10 @@ def main(args: Sequence[str] | None = None) -> int:
         hint = f"See {context.command_path} --help." if context else ""
         _report(UsageError(error.format_message(), hint), arguments)
         return UsageError.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`). What is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

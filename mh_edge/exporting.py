@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from mh_edge import __version__
 from mh_edge.artifact import FORMATS, Artifact, Converted, Manifest, file_sha256, manifest_path, unreferenced_data
-from mh_edge.commit import staged, system_errors_named
+from mh_edge.commit import Staging, staged, system_errors_named
 from mh_edge.errors import ConversionError, InputError, NotEqualError, UsageError
 from mh_edge.inspection import inspect
-from mh_edge.packages import versions
+from mh_edge.packages import require, versions
 from mh_edge.signature import Signature
 
 if TYPE_CHECKING:
@@ -103,9 +103,14 @@ def export(
         written: list[str] = []
         for kind in formats:
             tell(f"converting to {kind}")
-            converted = _convert(kind, program, program.signature.pin(sizes[kind]), opset, runtime)
-            with system_errors_named(folder):
-                manifests[kind] = _write(converted, staging.path / names[kind], notes, recipe)
+            # Held by no name here: a converted model is as large as its weights, and the proof needs the memory.
+            manifests[kind] = _write(
+                _convert(kind, program, program.signature.pin(sizes[kind]), opset, runtime),
+                staging,
+                names[kind],
+                notes,
+                recipe,
+            )
             written += [*manifests[kind].data, names[kind], manifest_path(Path(names[kind])).name]
         if verify:
             tell("verifying")
@@ -166,11 +171,17 @@ def _program(
     unsafe: bool,
 ) -> tuple[Program, tuple[str, ...]]:
     """The model to export, and what a user should know of the way it was taken."""
+    keras = require("keras", "export", "an export")
     from mh_edge.models import resolve_model
     from mh_edge.policy import is_float32, with_policy
     from mh_edge.program import program
     from mh_edge.verification.domains import derive
 
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise UsageError(
+            f"Keras runs on {backend} here, and only TensorFlow's graphs can be converted.",
+            "Set KERAS_BACKEND=tensorflow before Keras is imported; a saved model loads in any backend.",
+        )
     if isinstance(model, str | Path):
         model = resolve_model(model, custom_modules=custom_modules, unsafe=unsafe)
     found = program(model, feeds)
@@ -210,22 +221,26 @@ def _convert(kind: str, program: Program, signature: Signature, opset: int | Non
     return converted
 
 
-def _write(converted: Converted, path: Path, notes: tuple[str, ...], recipe: Mapping[str, Any]) -> Manifest:
+def _write(
+    converted: Converted, staging: Staging, name: str, notes: tuple[str, ...], recipe: Mapping[str, Any]
+) -> Manifest:
     """Save the model and a manifest that does not yet speak of a proof -> the manifest."""
-    model, *data = converted.save(path)
-    manifest = Manifest(
-        format=converted.format,
-        sha256=file_sha256(model),
-        opset=converted.opset,
-        signature=converted.signature,
-        rules=converted.rules,
-        notes=notes + converted.notes,
-        data=tuple(sorted(file.name for file in data)),
-        versions={"mh-edge": __version__} | versions(MADE_BY[converted.format]),
-        verified=None,
-        recipe=recipe,
-    )
-    manifest.write(path)
+    path = staging.path / name
+    with system_errors_named(staging.target):
+        model, *data = converted.save(path)
+        manifest = Manifest(
+            format=converted.format,
+            sha256=file_sha256(model),
+            opset=converted.opset,
+            signature=converted.signature,
+            rules=converted.rules,
+            notes=notes + converted.notes,
+            data=tuple(sorted(file.name for file in data)),
+            versions={"mh-edge": __version__} | versions(MADE_BY[converted.format]),
+            verified=None,
+            recipe=recipe,
+        )
+        manifest.write(path)
     return manifest
 
 

@@ -50,7 +50,8 @@ def inspect(path: str | Path) -> Artifact:
     recover(path.parent)
     kind = file_format(path)
     content = _READERS[kind](path)
-    manifest = read_manifest(path)
+    sha256 = file_sha256(path)
+    manifest = read_manifest(path, sha256)
     missing = [name for name in content.data if not (path.parent / name).is_file()]
     notes = content.notes + tuple(
         f"its weights lie in {name!r}, which is not beside it: it will not load" for name in missing
@@ -62,7 +63,7 @@ def inspect(path: str | Path) -> Artifact:
             file.stat().st_size
             for file in (path, *(path.parent / name for name in content.data if name not in missing))
         ),
-        sha256=file_sha256(path),
+        sha256=sha256,
         opset=content.opset,
         signature=content.signature if manifest is None else manifest.signature,
         ops=content.ops,

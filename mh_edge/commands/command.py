@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Command(click.Command):
         self.params += COMMON_OPTIONS
 
     def invoke(self, ctx: click.Context) -> int:
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # what is traced and converted, whatever the user trains with
         as_json, quiet, verbose, debug = (ctx.params.pop(str(option.name)) for option in COMMON_OPTIONS)
         with (
             hushed(verbose=verbose or debug) as terminal,
@@ -83,5 +85,10 @@ def _progress(terminal: TextIO, *, quiet: bool, verbose: bool) -> Iterator[Calla
     elif not terminal.isatty():
         yield lambda step: None
     else:
-        with console(terminal).status("") as status:
-            yield lambda step: status.update(f"{step} ...")
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        # A Live that took over stdout and stderr would put on the screen what `hushed` keeps from it.
+        spinner = Spinner("dots")
+        with Live(spinner, console=console(terminal), transient=True, redirect_stdout=False, redirect_stderr=False):
+            yield lambda step: spinner.update(text=f"{step} ...")

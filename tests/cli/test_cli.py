@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,12 +13,15 @@ from typing import Any
 import click
 import pytest
 
+import mh_edge
 from mh_edge import cli, machine
 from mh_edge.cli import COMMANDS
 from mh_edge.commands import devices as devices_command
 from mh_edge.errors import ConversionError, InputError, MhEdgeError, NotEqualError, UnavailableError, UsageError
 
 Runner = Callable[..., Any]
+
+ROOT = Path(mh_edge.__file__).parents[1]
 
 
 def test_help_lists_every_command(run: Runner) -> None:
@@ -36,7 +40,7 @@ def test_every_command_has_help_and_the_common_options(run: Runner, command: str
 
 
 def test_version(run: Runner) -> None:
-    assert run("--version").out == "mh-edge, version 0.1.0\n"
+    assert run("--version").out == f"mh-edge, version {mh_edge.__version__}\n"
 
 
 def test_no_command_shows_help_and_is_wrong_usage(run: Runner) -> None:
@@ -143,6 +147,56 @@ def test_verbose_shows_the_noise_on_stderr_alone(run: Runner) -> None:
     assert [device["name"] for device in done.json["devices"]] == ["cpu", "litert"]
     assert done.err.count("noise") >= 4
     assert "a step ...\n" in done.err
+
+
+def test_progress_on_a_terminal_shows_the_step_and_no_noise() -> None:
+    leader, follower = os.openpty()
+    command = [sys.executable, "-c", PROGRESS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, cwd=ROOT) as process:
+        os.close(follower)
+        shown = read_all(leader)
+        assert process.stdout is not None
+        out = process.stdout.read()
+    assert process.returncode == 0
+    assert b"a step ..." in shown
+    assert b"noise" not in shown + out
+
+
+PROGRESS = """
+import os, sys, click
+from mh_edge import machine, cli
+def devices(names):
+    click.get_current_context().obj("a step")
+    print("noise"); print("noise", file=sys.stderr); os.write(1, b"noise"); os.write(2, b"noise")
+    return machine.Devices(())
+machine.devices = devices
+sys.exit(cli.main(["devices"]))
+"""
+
+
+def read_all(descriptor: int) -> bytes:
+    """Everything until the other side of a terminal is closed, which reads as an error."""
+    parts = []
+    try:
+        while part := os.read(descriptor, 4096):
+            parts.append(part)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("args", [["devices"], ["devices", "--json"], ["--help"]])
+def test_a_reader_that_went_away_is_no_fault(args: list[str]) -> None:
+    """The reading end of the pipe is closed before anything is written: the command ends, and says nothing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", f"import sys; from mh_edge.cli import main; sys.exit(main({args}))"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    os.close(writer)
+    assert done.returncode != 0
+    assert done.stderr == b""
 
 
 def test_quiet_prints_nothing(run: Runner) -> None:

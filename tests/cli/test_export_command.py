@@ -122,6 +122,24 @@ def test_a_function_of_the_working_directory(run: Runner, tmp_path: Path, monkey
     assert (tmp_path / "small.onnx").is_file()
 
 
+def test_weights_of_a_large_model_lie_beside_it(
+    run: Runner, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the limit of protobuf set to nothing, so that a small model is a large one."""
+    monkeypatch.setattr("mh_edge_onnx.writing.EXTERNAL_DATA_LIMIT", 0)
+    monkeypatch.setattr("mh_edge_onnx.writing._INLINE_LIMIT", 0)
+    (artifact,) = run("export", model, "-o", tmp_path, "--json").json["artifacts"]
+    (data,) = tmp_path.glob("*.data")
+    assert artifact["verified"]["passed"] is True
+    assert artifact["bytes"] == (tmp_path / "classifier.onnx").stat().st_size + data.stat().st_size
+    changed = classifier()
+    changed.layers[-1].bias.assign([1.0, 2.0, 3.0])
+    mh_edge.export(changed, tmp_path)
+    (replaced,) = tmp_path.glob("*.data")
+    assert replaced != data
+    assert run("verify", model, tmp_path / "classifier.onnx", "--failures", tmp_path / "failures").code == 5
+
+
 def test_half_precision_is_exported_in_float32_and_says_so(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     policy = "mixed_bfloat16"
@@ -183,9 +201,9 @@ def test_an_export_that_is_not_equal_leaves_the_target_as_it_was(
 
     real = exporting._write
 
-    def write(converted: Any, path: Path, *rest: Any) -> Any:
-        manifest = real(converted, path, *rest)
-        tampered(path, path, 1.01)
+    def write(converted: Any, staging: Any, name: str, *rest: Any) -> Any:
+        manifest = real(converted, staging, name, *rest)
+        tampered(staging.path / name, staging.path / name, 1.01)
         return manifest
 
     monkeypatch.setattr(exporting, "_write", write)
