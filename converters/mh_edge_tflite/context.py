@@ -1,0 +1,54 @@
+"""What a TFLite rule works with.
+
+A rule builds TensorFlow operations in the place of the layer's own, in the form that TFLite's kernels and delegates
+take whole. Sizes that are fixed are read from the tensors' static shapes; weights are the layer's variables, used like
+tensors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mh_edge.layers.multi_head import accepted
+from mh_edge.rules import Rule
+
+Tensor = Any
+"""A tf.Tensor."""
+Inputs = Sequence[Tensor]
+Masks = Sequence[Tensor | None]
+
+PREFIX = "mh_edge."
+"""The name scope `mh_edge.<rule>` is in the name of every tensor that a rule made, so that the file says who made
+what.
+"""
+
+
+def scope(rule: str) -> str:
+    """The name scope of what a rule emits."""
+    return PREFIX + rule
+
+
+class Context:
+    """used: how many layers each rule has lowered."""
+
+    def __init__(self) -> None:
+        self.used: Counter[str] = Counter()
+
+    def count(self, rule: Rule) -> None:
+        """Note that a rule has taken a layer."""
+        self.used[rule.name] += 1
+
+    def call(self, layer: keras.Layer, x: Tensor, mask: Tensor | None = None, **arguments: Any) -> Any:
+        """What the layer returns: from its own rule, or from its own body when it has none."""
+        return layer(x, **accepted(layer, mask=mask, training=False, **arguments))
+
+
+def dense(x: Tensor, kernel: Any, bias: Any = None) -> Tensor:
+    """x W + b over the last axis as one FULLY_CONNECTED, whatever the rank of x and without asking for its shape."""
+    product = tf.matmul(x, tf.convert_to_tensor(kernel))
+    return product if bias is None else product + tf.convert_to_tensor(bias)

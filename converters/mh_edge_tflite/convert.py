@@ -1,0 +1,65 @@
+"""Keras program -> TFLite file: capture with the rules in place, bind the weights, convert, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mh_edge.artifact import Converted
+from mh_edge.capture import capture, nested_layers, replaced, split_arguments
+from mh_edge.errors import ConversionError
+from mh_edge.program import Program
+from mh_edge.rules import Rule, RuleSet, rules_for
+from mh_edge.signature import Signature
+from mh_edge_tflite.bridge import bind, to_flatbuffer
+from mh_edge_tflite.context import Context, scope
+from mh_edge_tflite.writing import finished
+
+LARGEST = 2_000_000_000
+"""Bytes of weights; a flatbuffer addresses 2 GiB, and the graph around the weights takes its share."""
+
+
+def convert(program: Program, signature: Signature) -> Converted:
+    """The program as a TFLite file of built-in operations waiting to be written.
+
+    signature: program.signature with the batch pinned; names that are left are lengths which stay free.
+    Raises ConversionError when an operation has no built-in form or the weights pass 2 GB, InputError when the model
+    draws random numbers or keeps state.
+    """
+    _refuse_large(program)
+    context = Context()
+
+    def lowered(rule: Rule, layer: keras.Layer, arguments: Mapping[str, Any], body: Callable[[], Any]) -> Any:
+        del body
+        context.count(rule)
+        inputs, masks = split_arguments(arguments)
+        with tf.name_scope(scope(rule.name)):
+            outputs = rule.lower(context, layer, inputs, masks)
+        return outputs
+
+    def traced(flat: Sequence[Any]) -> list[Any]:
+        with replaced(nested_layers(program.model), rules_for("tflite"), lowered):
+            return program.call(flat)
+
+    # No rule marks anything here: they have already put their operations in the layers' place.
+    captured = capture(traced, signature.inputs, variables=program.variables, rules=RuleSet("tflite", {}))
+    content = finished(to_flatbuffer(bind(captured, signature), captured, signature), signature, context.used)
+
+    def save(path: Path) -> list[Path]:
+        path.write_bytes(content)
+        return [path]
+
+    return Converted("tflite", None, signature, dict(sorted(context.used.items())), (), save)
+
+
+def _refuse_large(program: Program) -> None:
+    size = sum(int(tf.as_dtype(v.dtype).size) * int(v.value.shape.num_elements()) for v in program.variables)
+    if size > LARGEST:
+        raise ConversionError(
+            f"the weights take {size / 1e9:.2f} GB; a TFLite file holds at most {LARGEST / 1e9:.0f} GB.",
+            "Export to ONNX, which keeps large weights in a file beside the model, or make the model smaller.",
+        )

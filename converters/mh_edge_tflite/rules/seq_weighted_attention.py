@@ -1,0 +1,43 @@
+"""SeqWeightedAttention: y = Σ over time of a·x, a = exp(s − max s) / (Σ exp(s − max s) + 1e-7), s = x W + b − masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mh_edge.layers import SeqWeightedAttention
+from mh_edge.layers.seq_weighted_attention import EPSILON
+from mh_edge.rules import Case, rule
+from mh_edge_tflite.attention import additive
+from mh_edge_tflite.context import Context, Inputs, Masks, dense
+
+
+def _model(masked: bool, **options: Any) -> keras.Model:
+    x = keras.Input((None, 6), name="x")
+    z = keras.layers.Masking()(x) if masked else x
+    return keras.Model(x, SeqWeightedAttention(**options)(z))
+
+
+@rule(
+    "tflite",
+    SeqWeightedAttention,
+    cases=(
+        Case("plain", lambda: _model(False), ops={"EXP": 1, "BATCH_MATMUL": 1}, absent=("SHAPE",)),
+        Case("masked", lambda: _model(True, return_attention=True), ops={"EXP": 1}, absent=("SHAPE",)),
+        Case("no_bias", lambda: _model(True, use_bias=False), ops={"EXP": 1}),
+    ),
+)
+def lower(ctx: Context, layer: SeqWeightedAttention, inputs: Inputs, masks: Masks) -> Any:
+    """x: (batch, time, dim) -> (batch, dim), and the weights (batch, time) if asked."""
+    del ctx
+    (x,) = inputs
+    scores = tf.squeeze(dense(x, layer.W, layer.b), -1)
+    if masks[0] is not None:
+        scores = scores + additive(tf.logical_not(tf.cast(masks[0], tf.bool)))
+    exponentials = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
+    weights = exponentials / (tf.reduce_sum(exponentials, axis=-1, keepdims=True) + EPSILON)
+    # The weighted sum as a product of (1, time) and (time, dim): one kernel, no (time, dim) in between.
+    output = tf.squeeze(tf.matmul(tf.expand_dims(weights, 1), x), 1)
+    return [output, weights] if layer.return_attention else output

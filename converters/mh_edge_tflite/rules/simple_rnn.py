@@ -1,0 +1,47 @@
+"""SimpleRNN: h' = a(x W + b + h R)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mh_edge.rules import Case, rule
+from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
+from mh_edge_tflite.recurrent import lower_recurrent
+
+
+class SimpleRNNCell:
+    """keras.layers.SimpleRNN: one state, which is the output."""
+
+    def project(self, layer: keras.layers.SimpleRNN, x: Tensor) -> Tensor:
+        return dense(x, layer.cell.kernel, layer.cell.bias)
+
+    def step(self, layer: keras.layers.SimpleRNN, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        return (layer.activation(z + tf.matmul(states[0], layer.cell.recurrent_kernel)),)
+
+
+CELL = SimpleRNNCell()
+
+
+def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.Model:
+    x = keras.Input((steps, 4), name="x")
+    z = keras.layers.Masking()(x) if masked else x
+    return keras.Model(x, keras.layers.SimpleRNN(3, bias_initializer="normal", **options)(z))
+
+
+@rule(
+    "tflite",
+    keras.layers.SimpleRNN,
+    cases=(
+        Case("last", lambda: _model(False), ops={"WHILE": 1}),
+        Case("masked_sequences", lambda: _model(True, return_sequences=True, return_state=True), ops={"WHILE": 1}),
+        Case("activation", lambda: _model(True, activation="softmax", use_bias=False), ops={"WHILE": 1}),
+        Case("short", lambda: _model(False, steps=6, go_backwards=True), ops={"TANH": 6}, absent=("WHILE",)),
+    ),
+)
+def lower(ctx: Context, layer: keras.layers.SimpleRNN, inputs: Inputs, masks: Masks) -> Any:
+    """x: (batch, time, in) -> (batch, units) or (batch, time, units), then h when return_state."""
+    return lower_recurrent(ctx, CELL, layer, inputs, masks)

@@ -1,0 +1,106 @@
+"""The finishing of a flatbuffer: Keras's names, nothing that differs from one conversion to the next.
+
+TensorFlow names inputs and outputs after its graph, numbers its loops through the life of the process, and stores a
+hash of the graph's text. Here the file gets a signature with the model's own names in their order, subgraphs are named
+by their number, and the metadata that is left says which runtime version it needs and which rules made it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from mh_edge.signature import Signature, Tensor
+
+IDENTIFIER = b"TFL3"
+ALIGNMENT = 16
+"""Of every buffer, as TFLite's schema demands (force_align); kernels map weights in place and read whole vectors."""
+
+SIGNATURE_KEY = "serving_default"
+RUNTIME_VERSION = b"min_runtime_version"
+METADATA = "mh_edge"
+SLACK = 1 << 20
+"""Bytes added to the size of the first allocation, for the tables."""
+
+
+class _Buffer(schema.BufferT):  # type: ignore[misc]
+    """A buffer that is packed with the schema's alignment, which the generated code forgets."""
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802 (the generated name)
+        data = None
+        if self.data is not None:
+            builder.StartVector(1, len(self.data), ALIGNMENT)
+            builder.head -= len(self.data)
+            builder.Bytes[builder.head : builder.head + len(self.data)] = memoryview(self.data)
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def finished(content: bytes, signature: Signature, rules: Mapping[str, int]) -> bytes:
+    """The flatbuffer with the signature's names and order, the same bytes for the same model.
+
+    content: as the converter wrote it, its main graph's inputs and outputs in the signature's order.
+    """
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    main = model.subgraphs[0]
+    model.signatureDefs = [_definition(main, signature)]
+    for number, graph in enumerate(model.subgraphs):
+        graph.name = "main" if number == 0 else f"subgraph_{number}"
+    _rewrite_metadata(model, rules)
+    model.buffers = [_aligned(buffer) for buffer in model.buffers]
+    model.description = "mh-edge"
+    builder = flatbuffers.Builder(len(content) + SLACK)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _definition(main: Any, signature: Signature) -> Any:
+    """A SignatureDef over the main graph, whose inputs and outputs take the same names."""
+
+    def maps(indices: Any, tensors: tuple[Tensor, ...]) -> list[Any]:
+        entries = []
+        for index, tensor in zip(indices, tensors, strict=True):
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = tensor.name, int(index)
+            entries.append(entry)
+        return entries
+
+    definition = schema.SignatureDefT()
+    definition.signatureKey = SIGNATURE_KEY
+    definition.subgraphIndex = 0
+    definition.inputs = maps(main.inputs, signature.inputs)
+    definition.outputs = maps(main.outputs, signature.outputs)
+    for entry in [*definition.outputs, *definition.inputs]:
+        main.tensors[entry.tensorIndex].name = entry.name
+    return definition
+
+
+def _rewrite_metadata(model: Any, rules: Mapping[str, int]) -> None:
+    """Keep the runtime version the file needs, drop the hash of the conversion, add the rules."""
+    kept = [entry for entry in model.metadata or [] if entry.name == RUNTIME_VERSION]
+    for entry in model.metadata or []:
+        if entry not in kept:
+            model.buffers[entry.buffer].data = None
+    rows = schema.MetadataT()
+    rows.name = METADATA
+    rows.buffer = len(model.buffers)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(json.dumps({"rules": dict(sorted(rules.items()))}).encode(), np.uint8)
+    model.buffers.append(buffer)
+    model.metadata = [*kept, rows]
+
+
+def _aligned(buffer: Any) -> _Buffer:
+    if buffer.offset or buffer.size:
+        raise ValueError("the converter stored weights outside the flatbuffer, which it was not asked to do")
+    result = _Buffer()
+    result.data = buffer.data
+    return result
