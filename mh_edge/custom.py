@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from mh_edge.errors import InputError, MhEdgeError
+from mh_edge.wording import said
 
 FUNCTION = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
 """`package.module:function`."""
@@ -88,6 +89,6 @@ def _named(what: str) -> Iterator[None]:
     except MhEdgeError:
         raise
     except Exception as error:  # the user's code: it may raise anything
-        raise InputError(f"{what} {type(error).__name__}: {error}", "Correct it, then run this again.") from error
+        raise InputError(f"{what} {type(error).__name__}: {said(error)}", "Correct it, then run this again.") from error
     finally:
         sys.path.remove(folder)

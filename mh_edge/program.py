@@ -15,6 +15,7 @@ import numpy as np
 
 from mh_edge.errors import InputError
 from mh_edge.signature import Dim, Signature, Tensor
+from mh_edge.wording import said
 
 BATCH = "batch"
 
@@ -215,7 +216,7 @@ def _attempt(unnamed: Program, inputs: Sequence[Tensor], sizes: Mapping[str, int
     try:
         return unnamed.call(feeds)
     except (ValueError, TypeError, IndexError, tf.errors.OpError) as error:
-        return str(error).splitlines()[0]
+        return said(error)
 
 
 def _probe(unnamed: Program, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
