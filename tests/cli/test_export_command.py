@@ -303,6 +303,7 @@ def test_a_real_export_that_is_killed(model: Path, exported: Path, tmp_path: Pat
     recover(tmp_path)
     found = files(tmp_path)
     assert [path for path in tmp_path.iterdir() if path.name.startswith(STAGING_PREFIX)] == []
+    assert found != old or stage != "moving"
     if found != old:
         assert found["classifier.onnx"] == (exported / "classifier.onnx").read_bytes()
         assert found.keys() == old.keys()
