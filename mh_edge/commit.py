@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +39,10 @@ class Staging:
     path: Path
     target: Path
 
-    def commit(self, names: Sequence[str], remove: Sequence[str] = ()) -> None:
-        """Move the staged files `names` into the target folder, in this order, then delete the files `remove` there.
+    def commit(self, names: Sequence[str], remove: Callable[[], Sequence[str]] = list) -> None:
+        """Move the staged files `names` into the target folder, in this order, then delete the files `remove()` there.
+
+        `remove` is asked once nobody else can commit, so that what it sees in the folder stays true.
 
         Raises ConversionError when something other than a file stands where one must go; nothing has been moved then.
         """
@@ -53,7 +55,7 @@ class Staging:
             with _locked(self.target):
                 _finish_dead(self.target)
                 draft = self.path / f"{JOURNAL}.draft"
-                draft.write_text(json.dumps({"move": list(names), "remove": list(remove)}), encoding="utf-8")
+                draft.write_text(json.dumps({"move": list(names), "remove": list(remove())}), encoding="utf-8")
                 _fsync(draft)
                 os.replace(draft, self.path / JOURNAL)
                 _fsync(self.path)

@@ -21,6 +21,7 @@ from mh_edge.artifact import FORMATS, Artifact, Converted, Manifest, file_sha256
 from mh_edge.commit import Staging, staged, system_errors_named
 from mh_edge.errors import ConversionError, InputError, NotEqualError, UsageError
 from mh_edge.inspection import inspect
+from mh_edge.opsets import resolve_opset
 from mh_edge.packages import require, versions
 from mh_edge.signature import Signature
 
@@ -93,6 +94,7 @@ def export(
     started = time.monotonic()
     tell = progress or _silent
     formats = _checked_formats(formats)
+    resolve_opset(opset, runtime)  # wrong usage is said before anything is loaded
     folder, names = _target(Path(output), formats, name or _default_name(model))
     tell("loading the model")
     program, notes = _program(model, feeds, custom_modules, unsafe)
@@ -123,7 +125,7 @@ def export(
                     replace(manifests[kind], versions=recorded, verified=verified).write(path)
         artifacts = tuple(replace(inspect(staging.path / names[kind]), path=folder / names[kind]) for kind in formats)
         tell("writing")
-        staging.commit(written, remove=unreferenced_data(folder, list(names.values()), written))
+        staging.commit(written, remove=lambda: unreferenced_data(folder, list(names.values()), written))
     return ExportResult(_shown(model), artifacts, time.monotonic() - started)
 
 

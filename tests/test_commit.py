@@ -46,7 +46,7 @@ with staged(folder) as staging:
     for name in ("new.data", "a.onnx", "a.onnx.json", "b.tflite", "b.tflite.json"):
         (staging.path / name).write_text(content)
     time.sleep(pause)
-    staging.commit(["new.data", "a.onnx", "a.onnx.json", "b.tflite", "b.tflite.json"], remove=["old.data"])
+    staging.commit(["new.data", "a.onnx", "a.onnx.json", "b.tflite", "b.tflite.json"], remove=lambda: ["old.data"])
 print(step)
 """
 
@@ -57,7 +57,7 @@ def export_badly(folder: Path, names: Sequence[str] = NAMES[:1], fail: Callable[
         for name in names:
             (staging.path / name).write_text("new")
         fail()
-        staging.commit(names, remove=[OLD_DATA])
+        staging.commit(names, remove=lambda: [OLD_DATA])
 
 
 @pytest.fixture

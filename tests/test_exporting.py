@@ -92,6 +92,17 @@ def test_formats_that_are_not_there(tmp_path: Path, fake: fakes.Fakes, formats: 
 
 
 @pytest.mark.parametrize(
+    ("options", "sentence"), [({"runtime": "abacus"}, "runtime 'abacus'"), ({"opset": 9}, "opset 9 cannot be written")]
+)
+def test_a_runtime_or_opset_that_is_not_there(
+    tmp_path: Path, fake: fakes.Fakes, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        export("net.keras", tmp_path, formats=("tflite",), **options)
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize(
     ("options", "onnx", "tflite"),
     [
         ({}, ("batch", "a_sequence", "b_sequence"), (1, "a_sequence", "b_sequence")),

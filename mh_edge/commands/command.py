@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -54,6 +56,7 @@ class Command(click.Command):
         os.environ["KERAS_BACKEND"] = "tensorflow"  # what is traced and converted, whatever the user trains with
         as_json, quiet, verbose, debug = (ctx.params.pop(str(option.name)) for option in COMMON_OPTIONS)
         with (
+            _terminable(),
             hushed(verbose=verbose or debug) as terminal,
             _progress(terminal, quiet=quiet, verbose=verbose) as progress,
         ):
@@ -64,6 +67,21 @@ class Command(click.Command):
         elif not quiet:
             outcome.show(console())
         return outcome.exit_code
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the command as an exception, so that what it staged is removed on the way."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def console(stream: TextIO | None = None) -> Console:

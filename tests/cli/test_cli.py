@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ import mh_edge
 from mh_edge import cli, machine
 from mh_edge.cli import COMMANDS
 from mh_edge.commands import devices as devices_command
+from mh_edge.commit import staged
 from mh_edge.errors import ConversionError, InputError, MhEdgeError, NotEqualError, UnavailableError, UsageError
 
 Runner = Callable[..., Any]
@@ -197,6 +199,21 @@ def test_a_reader_that_went_away_is_no_fault(args: list[str]) -> None:
     os.close(writer)
     assert done.returncode != 0
     assert done.stderr == b""
+
+
+def test_sigterm_cleans_up_like_an_exception(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(names: object) -> None:
+        with staged(tmp_path / "out") as staging:
+            (staging.path / "half").write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(machine, "devices", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run("devices")
+    assert caught.value.code == 143
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_quiet_prints_nothing(run: Runner) -> None:
