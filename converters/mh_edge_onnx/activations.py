@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from mh_edge.layers.keras2_hard_sigmoid import keras2_hard_sigmoid
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -28,6 +30,7 @@ _SINGLE: Mapping[Callable[..., Any], tuple[str, dict[str, Any]]] = {
     _act.celu: ("Celu", {"alpha": 1.0}),
     _act.leaky_relu: ("LeakyRelu", {"alpha": 0.2}),
     _act.hard_sigmoid: ("HardSigmoid", {"alpha": 1.0 / 6.0, "beta": 0.5}),
+    keras2_hard_sigmoid: ("HardSigmoid", {"alpha": 0.2, "beta": 0.5}),
     _act.exponential: ("Exp", {}),
     _act.softmax: ("Softmax", {"axis": -1}),
     _act.log_softmax: ("LogSoftmax", {"axis": -1}),
@@ -66,6 +69,7 @@ _RECURRENT: Mapping[Callable[..., Any], tuple[str, float | None, float | None]] 
     _act.elu: ("Elu", 1.0, None),
     _act.leaky_relu: ("LeakyRelu", 0.2, None),
     _act.hard_sigmoid: ("HardSigmoid", 1.0 / 6.0, 0.5),
+    keras2_hard_sigmoid: ("HardSigmoid", 0.2, 0.5),
     _act.linear: ("Affine", 1.0, 0.0),
 }
 
