@@ -45,6 +45,14 @@ def test_inspect_imports_neither_tensorflow_nor_keras(tmp_path: Path, name: str,
     assert ("onnx" in found, "ai_edge_litert" in found) == (name.endswith("onnx"), name.endswith("tflite"))
 
 
+@pytest.mark.parametrize(("name", "content"), [("s.onnx", SQUARE_ONNX), ("s.tflite", SQUARE_TFLITE)])
+def test_verify_of_artifacts_imports_neither_tensorflow_nor_keras(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    args = ["verify", str(path), str(path), "--atol", "1e-6", "--json"]
+    assert imported(f"from mh_edge.cli import main\nassert main({args}) == 0").isdisjoint(KERAS)
+
+
 def test_devices_imports_neither_tensorflow_nor_keras() -> None:
     assert imported("from mh_edge.cli import main\nassert main(['devices', '--json']) == 0").isdisjoint(KERAS)
 
