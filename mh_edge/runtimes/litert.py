@@ -78,7 +78,7 @@ class LiteRtSession(Session):
         if flex := sorted(name for name in names if name.startswith("Flex")):
             raise InputError(
                 f"{self.path} needs TensorFlow itself on the device for {', '.join(flex)}; LiteRT cannot run it.",
-                "Convert it so that only built-in operations are left; fixed sizes (--batch N, --sequence N) often help.",
+                "Convert it so that only built-in operations are left; fixed sizes (--batch, --sequence) often help.",
             )
 
     def _names(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> tuple[list[str], list[str]]:

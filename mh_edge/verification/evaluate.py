@@ -4,10 +4,10 @@ XLA.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,6 +19,15 @@ from mh_edge.verification.reference import Refused
 
 REFUSALS = (ValueError, TypeError, IndexError, NotImplementedError, tf.errors.OpError)
 """What Keras and TensorFlow raise for a feed that the model is not made for."""
+
+
+WRAPPER = re.compile(r"Exception encountered when calling.*|\x1b\[[0-9;]*m")
+"""What Keras puts around the message of a layer: a heading, and bold type for a terminal."""
+
+
+def reason(error: Exception) -> str:
+    """The first line that a layer itself said."""
+    return first_line(WRAPPER.sub("", str(error)) or type(error).__name__)
 
 
 class Evaluator:
@@ -43,9 +52,9 @@ class Evaluator:
             with computing(self.dtype):
                 outputs = self._function(arrays)(*map(tf.constant, arrays))
         except REFUSALS as error:
-            raise Refused(first_line(error)) from error
+            raise Refused(reason(error)) from error
         names = [tensor.name for tensor in self.program.signature.outputs]
-        return {name: keras.ops.convert_to_numpy(value) for name, value in zip(names, outputs, strict=True)}
+        return {name: value.numpy() for name, value in zip(names, outputs, strict=True)}
 
     def _cast(self, array: np.ndarray) -> np.ndarray:
         return array.astype(self.dtype) if np.issubdtype(array.dtype, np.floating) else array

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count, product
 
 import numpy as np
 
@@ -31,7 +30,7 @@ UNKNOWN_IDS = 2  # an integer input of unknown meaning gets 0 and 1
 USER = "feeds"  # the class of the user's own feeds
 USER_ROWS = 32  # rows of the user's arrays that are run at once where the batch is free
 
-FIXED_SEEDS = 5  # feeds of normal values where no size is free
+FIXED_SEEDS = 5  # least number of feeds of normal values, where few sizes are free
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,19 @@ def batch_name(signature: Signature) -> str | None:
 
 def grid(signature: Signature, seed: int) -> list[Spec]:
     """Every kind of values and mask, each with several sizes, so that each kind meets every batch and every length."""
-    numbers = count()
-    sizes = _sizes(signature)
+    table = _sizes(signature)
+    rows, columns = len(table), len(table[0])
     masks = MASKS if any(map(_takes_mask, signature.inputs)) else MASKS[:1]
-    normal = len(sizes) if len(masks) == 1 else 3
-    plan = [("normal", mask, normal, turn) for turn, mask in enumerate(masks)]
-    plan += [("large", mask, 2 if len(masks) > 1 else 3, turn) for turn, mask in enumerate(masks[:2])]
-    plan += [("zero", mask, 1, turn) for turn, mask in enumerate(masks[:: len(MASKS) - 1], start=1)]
-    specs = []
-    for values, mask, feeds, turn in plan:
-        # Steps of 4 through a 3 x 3 table visit every batch and every length in three feeds; the turn shifts the pairs.
-        chosen = [sizes[(4 * index + turn) % len(sizes)] for index in range(feeds)] if feeds < len(sizes) else sizes
-        specs += [Spec(values, mask, size, (seed, next(numbers))) for size in chosen]
+    normal = 3 if len(masks) > 1 else max(rows * columns, FIXED_SEEDS)
+    plan = [("normal", mask, normal) for mask in masks]
+    plan += [("large", mask, 2 if len(masks) > 1 else 3) for mask in masks[:2]]
+    plan += [("zero", mask, 1) for mask in masks[:: len(MASKS) - 1]]
+    specs: list[Spec] = []
+    for turn, (values, mask, feeds) in enumerate(plan):
+        for index in range(feeds):
+            # Three feeds visit every row and every column once; the turn shifts which row meets which column.
+            size = table[index % rows][(index + index // rows + turn) % columns]
+            specs.append(Spec(values, mask, size, (seed, len(specs))))
     return specs
 
 
@@ -102,15 +102,14 @@ def spares(signature: Signature, seed: int) -> Iterator[Spec]:
         yield Spec("normal", "none", _bind(signature, batch, (length,), 0), (seed, 1000 + number))
 
 
-def _sizes(signature: Signature) -> list[tuple[tuple[str, int], ...]]:
-    """Pairs of batch and length; several lengths are equal in one batch and different in the others."""
-    batch = batch_name(signature)
-    lengths = [name for name in signature.free_dims() if name != batch]
-    if not lengths and batch is None:
-        return [()] * FIXED_SEEDS
-    pairs = product(range(len(BATCHES)) if batch else (0,), range(len(LENGTHS)) if lengths else (0,))
-    rotated = [_bind(signature, BATCHES[row], LENGTHS[column:] + LENGTHS[:column], row % 2) for row, column in pairs]
-    return rotated * (2 if len(rotated) < FIXED_SEEDS else 1)
+def _sizes(signature: Signature) -> list[list[tuple[tuple[str, int], ...]]]:
+    """A row for every batch, a column for every length; several lengths are equal in one row, else different."""
+    batches = BATCHES if batch_name(signature) is not None else BATCHES[:1]
+    lengths = range(len(LENGTHS) if len(signature.free_dims()) > (batch_name(signature) is not None) else 1)
+    return [
+        [_bind(signature, batch, LENGTHS[turn:] + LENGTHS[:turn], row % 2) for turn in lengths]
+        for row, batch in enumerate(batches)
+    ]
 
 
 def _bind(signature: Signature, batch: int, lengths: tuple[int, ...], stride: int) -> tuple[tuple[str, int], ...]:

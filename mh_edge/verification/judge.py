@@ -97,7 +97,7 @@ def candidate(trial: Trial, judged: list[Finding], skipped: int, saved: tuple[st
     feeds = {finding.feed.name for finding in judged} | {feed.name for feed, _ in trial.broken}
     unsure = {finding.feed.name for finding in judged if finding.inconclusive}
     flips = sum(exact.flips for exact in trial.exacts)
-    reasons = [*_reasons(trial, judged, len(unsure), len(feeds))]
+    reasons = _reasons(trial, judged, len(unsure), len(feeds))
     finding = worst_of(judged)
     return Candidate(
         path=trial.path,
@@ -153,12 +153,16 @@ def _worst(finding: Finding) -> Worst:
 
 
 def _classes(trial: Trial, judged: list[Finding]) -> tuple[ClassRow, ...]:
-    kinds = dict.fromkeys(finding.feed.kind for finding in judged) | dict.fromkeys(
-        feed.kind for feed, _ in trial.broken
-    )
+    feeds = [*(finding.feed for finding in judged), *(feed for feed, _ in trial.broken)]
+    kinds = dict.fromkeys(feed.kind for feed in sorted(feeds, key=_grid_order))
     return tuple(
         _class_row(kind, [finding for finding in judged if finding.feed.kind == kind], trial) for kind in kinds
     )
+
+
+def _grid_order(feed: Feed) -> tuple[int, int]:
+    """The user's feeds first, then as the grid was laid out."""
+    return (-1, -1) if feed.spec is None else feed.spec.seed
 
 
 def _class_row(kind: str, judged: list[Finding], trial: Trial) -> ClassRow:

@@ -13,8 +13,7 @@ from functools import partial
 import numpy as np
 
 from mh_edge.program import Program
-from mh_edge.runtimes.base import first_line
-from mh_edge.verification.evaluate import REFUSALS, Evaluator
+from mh_edge.verification.evaluate import REFUSALS, Evaluator, reason
 from mh_edge.verification.feeds import batch_name, nudged
 from mh_edge.verification.reference import Refused
 
@@ -49,7 +48,7 @@ class Orders:
         try:
             return self.program.run(feeds)
         except REFUSALS as error:
-            raise Refused(first_line(error)) from error
+            raise Refused(reason(error)) from error
 
     def _nudged(self, seed: int, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._evaluator.run(nudged(self.program.signature, feeds, seed))

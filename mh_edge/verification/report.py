@@ -75,7 +75,7 @@ class Tolerance:
     rel: float
 
     def to_json(self) -> dict[str, Any]:
-        return {"abs": number(self.abs), "rel": self.rel}
+        return {"abs": number(self.abs), "rel": number(self.rel)}
 
 
 @dataclass(frozen=True)
