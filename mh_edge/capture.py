@@ -23,10 +23,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mh_edge.errors import InputError
 from mh_edge.rules import Rule, RuleSet
 from mh_edge.signature import Tensor
+
+_VECTORIZED = "loop_body"
+"""TensorFlow's name of the graph in which it traces the function of a vectorized map; a mark cannot be vectorized."""
 
 MARK = "PyFuncStateless"
 """The TensorFlow op that stands for a marked layer: any inputs, any outputs, a string to recognise it by, never folded
@@ -171,6 +175,8 @@ def capture(
     def mark(rule: Rule, layer: keras.Layer, arguments: Mapping[str, Any], body: Callable[[], Any]) -> Any:
         # The body is traced for its output shapes alone; nothing reads it, so pruning removes it.
         outputs = body()
+        if _VECTORIZED in tf.compat.v1.get_default_graph().name:
+            return outputs
         tensors = [leaf for leaf in keras.tree.flatten(dict(arguments)) if _is_tensor(leaf)]
         results = keras.tree.flatten(outputs)
         token = f"call_{len(calls)}"
@@ -198,9 +204,7 @@ def capture(
     # A new tf.function per trace: a retrace of an old one would skip the replaced calls.
     concrete = tf.function(traced, autograph=False).get_concrete_function(*specs, *weight_specs)
     outputs = tuple(tensor.name for tensor in concrete.outputs)
-    graph = tf.compat.v1.graph_util.extract_sub_graph(
-        concrete.graph.as_graph_def(), [name.split(":")[0] for name in outputs]
-    )
+    graph = _inlined(concrete)
     refuse_random(graph)
     if assigned:
         raise InputError(
@@ -215,6 +219,23 @@ def capture(
         name: value for name, value in zip(names[len(inputs) :], values, strict=True) if name.split(":")[0] in kept
     }
     return Capture(graph, tuple(names[: len(inputs)]), outputs, weights, calls)
+
+
+def _inlined(concrete: Any) -> Any:
+    """The traced graph as a tf.GraphDef with its function calls inlined, and what no output needs dropped.
+
+    Nothing is frozen here, there are no variables in it; but loops come out of this in the form that tf2onnx knows.
+    """
+    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=False)
+    wanted = [tensor.name.split(":")[0] for tensor in concrete.outputs]
+    graph = tf.compat.v1.graph_util.extract_sub_graph(frozen.graph.as_graph_def(), wanted)
+    for node in (*graph.node, *(node for function in graph.library.function for node in function.node_def)):
+        # Keras asks for XLA around grouped convolutions; a converter may inline them all the same.
+        node.attr.pop("_XlaMustCompile", None)
+    for function in graph.library.function:
+        function.attr.pop("_XlaMustCompile", None)
+        function.attr.pop("_noinline", None)
+    return graph
 
 
 def _spec(tensor: Any) -> Tensor:

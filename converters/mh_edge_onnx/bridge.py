@@ -1,8 +1,7 @@
 """From a captured TensorFlow graph to onnx_ir through tf2onnx.
 
 tf2onnx converts everything that no rule took; a marked layer becomes one node `mh_edge::Call` that `expand` replaces
-afterwards. What tf2onnx gets wrong for common layers is repaired here: Erfc (every gelu of Keras) and Expm1 (celu),
-for which it writes operations that ONNX does not have.
+afterwards. What tf2onnx gets wrong for common layers is put right by `repairs`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import onnx_ir as ir
 from mh_edge.capture import MARK, Capture
 from mh_edge.errors import ConversionError
 from mh_edge_onnx.names import Names
+from mh_edge_onnx.repairs import HANDLERS
 
 DOMAIN = "mh_edge"
 """Private domain of the marked nodes; none is left in a finished model."""
@@ -49,58 +49,6 @@ def _mark(graph: Any, node: Any, name: str, args: Any) -> Any:
     return node
 
 
-def _replace(graph: Any, node: Any, build: Callable[[str], str]) -> None:
-    """Put the subgraph that `build(input name) -> output name` makes in the place of a node with one input and one
-    output.
-    """
-    source, result = node.input[0], node.output[0]
-    dtype, shape = graph.get_dtype(result), graph.get_shape(result)
-    graph.remove_node(node.name)
-    made = build(source)
-    graph.make_node("Identity", [made], outputs=[result], shapes=[shape], dtypes=[dtype])
-
-
-def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
-    """erfc(x) = 1 - erf(x)."""
-    del args
-    kind = graph.get_dtype(node.output[0])
-    one = graph.make_const(f"{name}__one", np.ones((), onnx.helper.tensor_dtype_to_np_dtype(kind))).output[0]
-
-    def build(x: str) -> str:
-        erf = graph.make_node("Erf", [x], dtypes=[kind]).output[0]
-        return graph.make_node("Sub", [one, erf], dtypes=[kind]).output[0]  # type: ignore[no-any-return]
-
-    _replace(graph, node, build)
-
-
-def _expm1(graph: Any, node: Any, name: str, args: Any) -> None:
-    """expm1(x) = 2 t / (1 - t) with t = tanh(x / 2) where |x| < 1/2, so that nothing cancels, and exp(x) - 1
-    elsewhere.
-    """
-    del args
-    kind = graph.get_dtype(node.output[0])
-
-    def const(label: str, value: float) -> str:
-        data = np.array(value, onnx.helper.tensor_dtype_to_np_dtype(kind))
-        return graph.make_const(f"{name}__{label}", data).output[0]  # type: ignore[no-any-return]
-
-    def op(kind_of: str, *inputs: str, dtype: int = kind) -> str:
-        return graph.make_node(kind_of, list(inputs), dtypes=[dtype]).output[0]  # type: ignore[no-any-return]
-
-    def build(x: str) -> str:
-        half, one, two = const("half", 0.5), const("one", 1.0), const("two", 2.0)
-        small = op("Less", op("Abs", x), half, dtype=onnx.TensorProto.BOOL)
-        # Where the large branch is taken t could be 1; keep its argument small so that no division by zero is computed.
-        t = op("Tanh", op("Mul", op("Where", small, x, const("zero", 0.0)), half))
-        near = op("Div", op("Mul", two, t), op("Sub", one, t))
-        return op("Where", small, near, op("Sub", op("Exp", x), one))
-
-    _replace(graph, node, build)
-
-
-_HANDLERS: dict[str, tuple[Any, list[Any]]] = {MARK: (_mark, []), "Erfc": (_erfc, []), "Expm1": (_expm1, [])}
-
-
 def to_ir(captured: Capture, opset: int) -> ir.Model:
     """The captured graph as an onnx_ir model of opset min(opset, 18), weights bound as initializers, marked layers as
     Call nodes.
@@ -118,7 +66,7 @@ def to_ir(captured: Capture, opset: int) -> ir.Model:
             input_names=[*captured.inputs, *captured.weights],
             output_names=list(captured.outputs),
             opset=wanted,
-            custom_op_handlers=dict(_HANDLERS),
+            custom_op_handlers={MARK: (_mark, []), **HANDLERS},
             extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
         )
     _refuse_unknown(proto)

@@ -77,7 +77,7 @@ def _replace(model: ir.Model, node: ir.Node, tensor: ir.LazyTensor, change: Layo
         shape=shape,
         name=tensor.name,
     )
-    # The weight's own name says more than that of the operation; the number keeps the two apart until names are settled.
+    # The weight's own name says more than that of the operation; the number keeps the two apart for now.
     name = f"{tensor.name}__{len(model.graph.initializers)}"
     folded = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=lazy)
     out.replace_all_uses_with(folded)
@@ -157,6 +157,12 @@ def _separate_outputs(graph: ir.Graph) -> None:
         seen.add(value)
 
 
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    """The subgraphs of Loop, Scan and If."""
+    attributes = node.attributes.values()
+    return [attribute.as_graph() for attribute in attributes if attribute.type == ir.AttributeType.GRAPH]
+
+
 def _inner_values(graph: ir.Graph) -> list[ir.Value]:
     return [value for node in graph for value in node.outputs if not value.is_graph_output()]
 
@@ -175,15 +181,17 @@ def _stable_order(model: ir.Model) -> None:
 
     tf2onnx's own order depends on hashes of the process.
     """
+    common.LiftSubgraphInitializersToMainGraphPass()(model)
     graph = model.graph
     ordered: dict[ir.Node, None] = {}
     used: dict[ir.Value, None] = {}
 
     def needs(node: ir.Node) -> list[ir.Value]:
-        bodies = [attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH]
+        bodies = _bodies(node)
         inner = [item for body in bodies for item in ir.traversal.RecursiveGraphIterator(body)]
-        outputs = [value for body in bodies for value in body.outputs]
-        return [value for value in [*node.inputs, *(v for item in inner for v in item.inputs), *outputs] if value is not None]
+        values = [*node.inputs, *(value for item in inner for value in item.inputs)]
+        values += [value for body in bodies for value in body.outputs]
+        return [value for value in values if value is not None]
 
     pending = [(node, False) for value in reversed(graph.outputs) if (node := value.producer()) is not None]
     while pending:
@@ -216,6 +224,8 @@ def _stable_names(model: ir.Model) -> None:
         is_weight = isinstance(value.const_value, ir.LazyTensor)
         base = _COUNTER.sub("", (value.name or "").removeprefix("initializer/")) if is_weight else "constant"
         renamed[value] = values.unique(base)
+    for body in (body for node in ir.traversal.RecursiveGraphIterator(graph) for body in _bodies(node)):
+        renamed |= {value: values.unique("body_input") for value in body.inputs}
     for node in ir.traversal.RecursiveGraphIterator(graph):
         # tf2onnx merges equal nodes in an order of its own, so which of their names stays is chance.
         node.name = nodes.unique((node.name or node.op_type) if CALL in node.metadata_props else node.op_type)

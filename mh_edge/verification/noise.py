@@ -6,6 +6,7 @@ and max(FACTOR * noise, FLOOR) proves nothing, either way: the feed is inconclus
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ Runtime's tanh overshoots 1 by 4 of them, and a recurrent layer adds such steps 
 
 CAP = 1e-3
 """Beyond a thousandth of the output's scale an error can no longer be told from a wrong weight."""
+
+FEW_SAMPLES = 32
+"""The greatest of fewer errors than this says little: one of a single number is too small by 16 in one case of 25."""
 
 LEAST_COLUMN = 1e-3
 """A column of (nearly) zeros counts as this share of the largest: what cancels there was of the size of the others."""
@@ -52,6 +56,7 @@ class Pool:
     def __init__(self, signature: Signature) -> None:
         self._floats = [tensor for tensor in signature.outputs if np.issubdtype(np.dtype(tensor.dtype), np.floating)]
         self._scale: dict[tuple[str, str], np.ndarray] = {}
+        self._samples: Counter[tuple[str, str]] = Counter()
         self._own: dict[tuple[str, str], np.ndarray] = {}
         self._spread: dict[tuple[str, str], np.ndarray] = {}
 
@@ -61,6 +66,7 @@ class Pool:
             plain, key = expected.plain[tensor.name], (kind, tensor.name)
             size = np.abs(np.where(np.isfinite(plain), plain, 0)).astype(np.float64)
             _raise(self._scale, key, columns(tensor, size).max(axis=0, initial=0.0))
+            self._samples[key] += plain.size
             if expected.truth is not None:
                 truth = expected.truth[tensor.name]
                 _raise(self._own, key, columns(tensor, errors(truth, plain, plain)).max(axis=0, initial=0.0))
@@ -97,12 +103,28 @@ class Pool:
         truth = self._has_truth(key)
         own = (self._own if truth else self._spread)[key]
         scale = self._ordinary(key)
-        # A column in which Keras is exact by chance is given what is usual, for its size, in the others.
-        noise = np.maximum(own, np.median(own / scale) * scale)
+        # Keras may be exact by chance. A column of many numbers is given what is usual, for its size, in the others;
+        # one of a few numbers the greatest of the others; a class of a few numbers what is usual in the other classes.
+        relative = own / scale
+        many = self._samples[key] >= FEW_SAMPLES * own.size
+        usual = float(np.median(relative) if many else relative.max(initial=0.0))
+        if self._samples[key] < FEW_SAMPLES:
+            usual = max(usual, self._usual(tensor.name))
+        noise = np.maximum(own, usual * scale)
         floor = FLOOR_ULPS * float(np.finfo(tensor.dtype).eps) * scale
         explained = np.maximum(FACTOR * noise, floor)
         allowed = np.minimum(explained, np.maximum(CAP * self._scale[key].max(initial=0.0), floor))
         return Allowance(FLOAT64 if truth else ORDERS, float(noise.max(initial=0.0)), allowed, explained)
+
+    def _usual(self, name: str) -> float:
+        """Noise relative to scale in the middle one of the classes of ordinary values."""
+        relative = [
+            float((noise / self._ordinary((kind, of))).max(initial=0.0))
+            for pool in (self._own, self._spread)
+            for (kind, of), noise in pool.items()
+            if of == name and not kind.startswith("large") and (pool is self._spread or self._has_truth((kind, of)))
+        ]
+        return float(np.median(relative)) if relative else 0.0
 
     def _ordinary(self, key: tuple[str, str]) -> np.ndarray:
         """The scale of each column in this class or, if greater, in the classes of ordinary values.

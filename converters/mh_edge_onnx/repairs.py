@@ -1,0 +1,119 @@
+"""TensorFlow operations that tf2onnx 1.17 gets wrong or does not know, as ONNX operations.
+
+Erfc (every gelu of Keras) and Expm1 (celu) it passes on under names that ONNX does not have; the sign bit (argmax) and
+Bucketize (Discretization) it refuses. Each handler has tf2onnx's form: (graph, node, name, args), the node to be
+replaced in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+
+FLOAT, BOOL, INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, onnx.TensorProto.INT32
+
+
+def _replace(graph: Any, node: Any, build: Callable[[str], str]) -> None:
+    """Put the subgraph that `build(input name) -> output name` makes in the place of a node with one input and one
+    output.
+    """
+    source, result = node.input[0], node.output[0]
+    dtype, shape = graph.get_dtype(result), graph.get_shape(result)
+    graph.remove_node(node.name)
+    made = build(source)
+    graph.make_node("Identity", [made], outputs=[result], shapes=[shape], dtypes=[dtype])
+
+
+def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
+    """erfc(x) = 1 - erf(x)."""
+    del args
+    kind = graph.get_dtype(node.output[0])
+    one = graph.make_const(f"{name}__one", np.ones((), onnx.helper.tensor_dtype_to_np_dtype(kind))).output[0]
+
+    def build(x: str) -> str:
+        erf = graph.make_node("Erf", [x], dtypes=[kind]).output[0]
+        return graph.make_node("Sub", [one, erf], dtypes=[kind]).output[0]  # type: ignore[no-any-return]
+
+    _replace(graph, node, build)
+
+
+def _expm1(graph: Any, node: Any, name: str, args: Any) -> None:
+    """expm1(x) = 2 t / (1 - t) with t = tanh(x / 2) where |x| < 1/2, so that nothing cancels, and exp(x) - 1
+    elsewhere.
+    """
+    del args
+    kind = graph.get_dtype(node.output[0])
+
+    def const(label: str, value: float) -> str:
+        data = np.array(value, onnx.helper.tensor_dtype_to_np_dtype(kind))
+        return graph.make_const(f"{name}__{label}", data).output[0]  # type: ignore[no-any-return]
+
+    def op(kind_of: str, *inputs: str, dtype: int = kind) -> str:
+        return graph.make_node(kind_of, list(inputs), dtypes=[dtype]).output[0]  # type: ignore[no-any-return]
+
+    def build(x: str) -> str:
+        half, one, two = const("half", 0.5), const("one", 1.0), const("two", 2.0)
+        small = op("Less", op("Abs", x), half, dtype=onnx.TensorProto.BOOL)
+        # Where the large branch is taken t could be 1; keep its argument small so that no division by zero is computed.
+        t = op("Tanh", op("Mul", op("Where", small, x, const("zero", 0.0)), half))
+        near = op("Div", op("Mul", two, t), op("Sub", one, t))
+        return op("Where", small, near, op("Sub", op("Exp", x), one))
+
+    _replace(graph, node, build)
+
+
+def _sign_bit(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Bits & 0x80000000 of a float, which is how Keras's argmax tells -0 from 0: set where x < 0 or 1 / x < 0."""
+    del args
+    sign = np.iinfo(np.int32).min
+    users = graph.find_output_consumers(node.output[0])
+    if any(user.type != "BitwiseAnd" or not _has_constant(user, sign) for user in users):
+        return  # another use of the bits has no ONNX operation, and is refused as such
+    x = node.input[0]
+    zero = graph.make_const(f"{name}__zero", np.zeros((), np.float32)).output[0]
+    one = graph.make_const(f"{name}__one", np.ones((), np.float32)).output[0]
+    negative = graph.make_node("Less", [x, zero], dtypes=[BOOL]).output[0]
+    inverse = graph.make_node("Div", [one, x], dtypes=[FLOAT]).output[0]
+    below = graph.make_node("Less", [inverse, zero], dtypes=[BOOL]).output[0]
+    either = graph.make_node("Or", [negative, below], dtypes=[BOOL]).output[0]
+    values = [
+        graph.make_const(f"{name}__{label}", np.array(value, np.int32)).output[0]
+        for label, value in (("on", sign), ("off", 0))
+    ]
+    bits = graph.make_node("Where", [either, *values], dtypes=[INT32]).output[0]
+    for user in users:
+        # Not removed: tf2onnx has yet to come by.
+        user.type = "Identity"
+        graph.replace_inputs(user, [bits])
+    graph.remove_node(node.name)
+
+
+def _has_constant(node: Any, value: int) -> bool:
+    return any(item.is_const() and item.get_tensor_value() == value for item in node.inputs)
+
+
+def _bucketize(graph: Any, node: Any, name: str, args: Any) -> None:
+    """The number of boundaries at or below x."""
+    del args
+    edges = graph.make_const(f"{name}__edges", np.array(node.get_attr_value("boundaries"), np.float32)).output[0]
+    last = graph.make_const(f"{name}__last", np.array([-1], np.int64)).output[0]
+    result, x, shape = node.output[0], node.input[0], graph.get_shape(node.output[0])
+    graph.remove_node(node.name)
+    number = graph.make_node("Cast", [x], attr={"to": FLOAT}, dtypes=[FLOAT]).output[0]
+    lifted = graph.make_node("Unsqueeze", [number, last], dtypes=[FLOAT]).output[0]
+    reached = graph.make_node("GreaterOrEqual", [lifted, edges], dtypes=[BOOL]).output[0]
+    counted = graph.make_node("Cast", [reached], attr={"to": INT32}, dtypes=[INT32]).output[0]
+    keep = {"keepdims": 0}
+    graph.make_node("ReduceSum", [counted, last], attr=keep, outputs=[result], shapes=[shape], dtypes=[INT32])
+
+
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Bitcast": (_sign_bit, []),
+    "Bucketize": (_bucketize, []),
+    "Erfc": (_erfc, []),
+    "Expm1": (_expm1, []),
+}
+"""In the form of tf2onnx's custom_op_handlers."""
