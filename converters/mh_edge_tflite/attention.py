@@ -21,7 +21,8 @@ def each_role(given: Sequence[Any]) -> tuple[Any, Any, Any]:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """a = softmax(q kᵀ / sqrt(d) + mask), o = a v; returns (o, a).
 
-    query: (..., Tq, d), key: (..., Tk, d), value: (..., Tk, d_v) -> o: (..., Tq, d_v), a: (..., Tq, Tk). The scale is on the query, which is smaller than the scores.
+    query: (..., Tq, d), key: (..., Tk, d), value: (..., Tk, d_v) -> o: (..., Tq, d_v), a: (..., Tq, Tk). The scale is
+    on the query, which is smaller than the scores.
     """
     scores = tf.matmul(query * (1.0 / math.sqrt(key.shape[-1])), key, transpose_b=True)
     weights = tf.nn.softmax(scores if mask is None else scores + mask)

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.lite.python.convert import convert_graphdef
+from tensorflow.lite.python.convert_phase import ConverterError
 
-from mh_edge.capture import Capture
+from mh_edge.capture import Capture, nested_layers
 from mh_edge.errors import ConversionError
+from mh_edge.program import Program
 from mh_edge.signature import Signature, Tensor
+from mh_edge_tflite.repairs import expand_new_axes
+
+OPTIONS = {
+    "target_ops": [tf.lite.OpsSet.TFLITE_BUILTINS],
+    # A loop writes its outputs in place (DYNAMIC_UPDATE_SLICE); else it cuts and joins the whole list at every step.
+    "enable_dynamic_update_slice": True,
+    # Infinities stay infinities; by default the converter writes the largest finite number.
+    "canonicalizing_inf_as_min_max_float": False,
+}
+"""Of the converter's entry for frozen graphs: tf.lite.TFLiteConverter would freeze again, and take twice the memory."""
 
 STDERR = 2
-OPERATION = re.compile(r"'?\btf\.([A-Z]\w*)'?")
-"""An operation as the converter's messages name it: 'tf.Erf'."""
+NUMBER = re.compile(r"_\d+$")
+"""What TensorFlow adds to a name scope that is entered once more."""
 
 
-def bind(captured: Capture, signature: Signature) -> Any:
-    """The captured graph (a tf.GraphDef, changed in place) with each weight input turned into a constant.
+def _bound(captured: Capture, signature: Signature) -> Any:
+    """A copy of the captured graph (a tf.GraphDef) with each weight input turned into a constant.
 
     TensorFlow's own freezing would copy the weights five times more. An input that nothing reads is put back, for the
     file shall have it too.
     """
+    graph = type(captured.graph)()
+    graph.CopyFrom(captured.graph)
     weights = {_node(name): weight for name, weight in captured.weights.items()}
-    for node in captured.graph.node:
+    for node in graph.node:
         if node.name in weights:
             value = weights[node.name].read()
             node.op = "Const"
@@ -37,33 +53,41 @@ def bind(captured: Capture, signature: Signature) -> Any:
             tensor.dtype = node.attr["dtype"].type
             tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
             tensor.tensor_content = value.tobytes()
-    present = {node.name for node in captured.graph.node}
+    present = {node.name for node in graph.node}
     for name, described in zip(captured.inputs, signature.inputs, strict=True):
         if _node(name) not in present:
-            node = captured.graph.node.add(name=_node(name), op="Placeholder")
+            node = graph.node.add(name=_node(name), op="Placeholder")
             node.attr["dtype"].type = tf.as_dtype(described.dtype).as_datatype_enum
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(_shape(described)).as_proto())
-    return captured.graph
+    expand_new_axes(graph)
+    return graph
 
 
-def to_flatbuffer(graph: Any, captured: Capture, signature: Signature) -> bytes:
-    """The converter's flatbuffer of a bound graph; inputs and outputs in the capture's order.
+def to_flatbuffer(program: Program, captured: Capture, signature: Signature) -> bytes:
+    """The converter's flatbuffer of a captured program; inputs and outputs in the signature's order.
 
     Raises ConversionError, naming the operations, when something has no built-in form.
     """
     with tf.Graph().as_default():
         inputs = _stand_ins(captured.inputs, signature.inputs)
         outputs = _stand_ins(captured.outputs, signature.outputs)
-    # The converter for frozen graphs: the others freeze again and take twice the time and memory.
-    converter = tf.compat.v1.lite.TFLiteConverter(graph, inputs, outputs)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    # Lets a loop write its outputs in place (DYNAMIC_UPDATE_SLICE); without it a list is cut and joined at every step.
-    converter._experimental_enable_dynamic_update_slice = True
     try:
-        with _silence():
-            return converter.convert()  # type: ignore[no-any-return]
-    except Exception as error:
-        raise _refusal(error, signature) from error
+        return convert_graphdef(_Spent(_bound(captured, signature)), inputs, outputs, **OPTIONS)  # type: ignore[no-any-return]
+    except ConverterError as error:
+        raise _refusal(error, program, signature) from error
+
+
+class _Spent:
+    """A graph that is given up once it is serialized: its copy of the weights is not needed while the converter
+    runs.
+    """
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 (protobuf's name)
+        graph, self._graph = self._graph, None
+        return graph.SerializeToString()  # type: ignore[no-any-return]
 
 
 def _stand_ins(names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> list[Any]:
@@ -83,18 +107,46 @@ def _shape(tensor: Tensor) -> list[int | None]:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """The converter's C++ prints remarks, and on failure the whole graph, to the process's standard error."""
+def quiet() -> Iterator[None]:
+    """TensorFlow logs deprecations of its own; the converter's C++ prints remarks, and on failure the whole graph, to
+    the process's standard error.
+    """
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
     kept = os.dup(STDERR)
     with tempfile.TemporaryFile() as nowhere:
+        logger.setLevel(logging.ERROR)
         os.dup2(nowhere.fileno(), STDERR)
         try:
             yield
         finally:
             os.dup2(kept, STDERR)
             os.close(kept)
+            logger.setLevel(level)
 
 
-def _refusal(error: Exception, signature: Signature) -> ConversionError:
-    operations = sorted(set(OPERATION.findall(str(error))))
-    return ConversionError(str(operations))
+def _refusal(error: ConverterError, program: Program, signature: Signature) -> ConversionError:
+    known = {layer.name for layer in nested_layers(program.model)}
+    found: dict[str, None] = {}
+    for fault in error.errors:
+        if operation := fault.operator.name.removeprefix("tf."):
+            names = [_layer(call.name, known) for call in fault.location.call]
+            layer = next(filter(None, names), None)
+            found[operation if layer is None else f"{operation} (layer {layer!r})"] = None
+    free = signature.free_dims()
+    fixing = " ".join("--sequence N" if dim == "sequence" else f"--dim {dim}=N" for dim in free)
+    other = "Replace that layer, or write a rule for it (mh_edge.rules.rule)."
+    hint = f"With fixed lengths it may have one: {fixing}. Otherwise: {other[0].lower()}{other[1:]}" if free else other
+    if not found:
+        return ConversionError(f"TensorFlow's converter refuses the model: {str(error).splitlines()[0]}", hint)
+    operations = ", ".join(sorted(found))
+    return ConversionError(f"TFLite has no built-in form of these operations of the model: {operations}.", hint)
+
+
+def _layer(path: str, known: Collection[str]) -> str | None:
+    """The innermost layer in the name of an operation, whose scopes are layer names, numbered when entered again."""
+    for scope in reversed(path.split("/")):
+        for name in (scope, NUMBER.sub("", scope)):
+            if name in known:
+                return name
+    return None

@@ -52,3 +52,14 @@ def dense(x: Tensor, kernel: Any, bias: Any = None) -> Tensor:
     """x W + b over the last axis as one FULLY_CONNECTED, whatever the rank of x and without asking for its shape."""
     product = tf.matmul(x, tf.convert_to_tensor(kernel))
     return product if bias is None else product + tf.convert_to_tensor(bias)
+
+
+def sizes(x: Tensor) -> list[Any]:
+    """Each size of x: a number where it is fixed, else a scalar tensor."""
+    return [tf.shape(x)[axis] if size is None else size for axis, size in enumerate(x.shape)]
+
+
+def reshape(x: Tensor, shape: Sequence[Any]) -> Tensor:
+    """x in this shape, of numbers and scalar tensors; a single free size is inferred instead of being asked for."""
+    free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    return tf.reshape(x, [-1 if [axis] == free else size for axis, size in enumerate(shape)])

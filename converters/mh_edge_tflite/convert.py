@@ -10,12 +10,12 @@ import keras
 import tensorflow as tf
 
 from mh_edge.artifact import Converted
-from mh_edge.capture import capture, nested_layers, replaced, split_arguments
+from mh_edge.capture import capture, nested_layers, refuse_random, replaced, split_arguments
 from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.rules import Rule, RuleSet, rules_for
 from mh_edge.signature import Signature
-from mh_edge_tflite.bridge import bind, to_flatbuffer
+from mh_edge_tflite.bridge import quiet, to_flatbuffer
 from mh_edge_tflite.context import Context, scope
 from mh_edge_tflite.writing import finished
 
@@ -38,16 +38,18 @@ def convert(program: Program, signature: Signature) -> Converted:
         context.count(rule)
         inputs, masks = split_arguments(arguments)
         with tf.name_scope(scope(rule.name)):
-            outputs = rule.lower(context, layer, inputs, masks)
-        return outputs
+            return rule.lower(context, layer, inputs, masks)
 
     def traced(flat: Sequence[Any]) -> list[Any]:
         with replaced(nested_layers(program.model), rules_for("tflite"), lowered):
             return program.call(flat)
 
     # No rule marks anything here: they have already put their operations in the layers' place.
-    captured = capture(traced, signature.inputs, variables=program.variables, rules=RuleSet("tflite", {}))
-    content = finished(to_flatbuffer(bind(captured, signature), captured, signature), signature, context.used)
+    with quiet():
+        captured = capture(traced, signature.inputs, variables=program.variables, rules=RuleSet("tflite", {}))
+        for function in captured.graph.library.function:
+            refuse_random(tf.compat.v1.GraphDef(node=function.node_def))
+        content = finished(to_flatbuffer(program, captured, signature), signature, context.used)
 
     def save(path: Path) -> list[Path]:
         path.write_bytes(content)

@@ -44,7 +44,7 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
         return schema.BufferEnd(builder)
 
 
-def finished(content: bytes, signature: Signature, rules: Mapping[str, int]) -> bytes:
+def finished(content: bytes, signature: Signature, rules: Mapping[str, int]) -> memoryview:
     """The flatbuffer with the signature's names and order, the same bytes for the same model.
 
     content: as the converter wrote it, its main graph's inputs and outputs in the signature's order.
@@ -59,7 +59,8 @@ def finished(content: bytes, signature: Signature, rules: Mapping[str, int]) -> 
     model.description = "mh-edge"
     builder = flatbuffers.Builder(len(content) + SLACK)
     builder.Finish(model.Pack(builder), IDENTIFIER)
-    return bytes(builder.Output())
+    # A view: builder.Output() would copy the weights once more.
+    return memoryview(builder.Bytes)[builder.Head() :]
 
 
 def _definition(main: Any, signature: Signature) -> Any:

@@ -41,13 +41,13 @@ def _started() -> keras.Model:
         Case(
             "sequences",
             lambda: _model(True, keras.layers.GRU(3, return_sequences=True)),
-            ops={"WHILE": 2, "REVERSE_V2": 1},
+            ops={"WHILE": 4, "REVERSE_V2": 1},
         ),
         Case("sum", lambda: _model(False, keras.layers.SimpleRNN(3), merge_mode="sum"), ops={"WHILE": 2}),
         Case("ave", lambda: _model(True, keras.layers.LSTM(3), merge_mode="ave"), ops={"WHILE": 2}),
         Case("mul", lambda: _model(True, keras.layers.LSTM(3), merge_mode="mul"), ops={"WHILE": 2}),
         Case("apart", lambda: _model(True, keras.layers.LSTM(3), merge_mode=None), ops={"WHILE": 2}),
-        Case("started", _started, ops={"WHILE": 2}),
+        Case("started", _started, ops={"WHILE": 4}),
     ),
 )
 def lower(ctx: Context, layer: keras.layers.Bidirectional, inputs: Inputs, masks: Masks) -> Any:

@@ -51,13 +51,14 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
     keras.layers.GRU,
     cases=(
         Case("last", lambda: _model(False), ops={"WHILE": 1}),
-        Case("masked_sequences", lambda: _model(True, return_sequences=True), ops={"WHILE": 1}),
+        Case("masked_sequences", lambda: _model(True, return_sequences=True), ops={"WHILE": 2}),
         Case("reset_before", lambda: _model(True, reset_after=False), ops={"WHILE": 1}),
         Case("no_bias", lambda: _model(True, use_bias=False, return_state=True), ops={"WHILE": 1}),
-        Case("backwards", lambda: _model(True, return_sequences=True, go_backwards=True), ops={"WHILE": 1}),
+        Case("backwards", lambda: _model(True, return_sequences=True, go_backwards=True), ops={"WHILE": 2}),
         Case("short", lambda: _model(False, steps=6, reset_after=False, return_sequences=True), absent=("WHILE",)),
     ),
 )
 def lower(ctx: Context, layer: keras.layers.GRU, inputs: Inputs, masks: Masks) -> Any:
     """x: (batch, time, in) -> (batch, units) or (batch, time, units), then h when return_state."""
-    return lower_recurrent(ctx, CELL, layer, inputs, masks)
+    del ctx
+    return lower_recurrent(CELL, layer, inputs, masks)

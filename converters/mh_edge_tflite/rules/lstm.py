@@ -41,7 +41,7 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
     keras.layers.LSTM,
     cases=(
         Case("last", lambda: _model(False), ops={"WHILE": 1}),
-        Case("sequences", lambda: _model(False, return_sequences=True), ops={"WHILE": 1}),
+        Case("sequences", lambda: _model(False, return_sequences=True), ops={"WHILE": 2}),
         Case("masked", lambda: _model(True), ops={"WHILE": 1}),
         Case(
             "short",
@@ -50,7 +50,14 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
             absent=("WHILE",),
         ),
         Case("masked_state", lambda: _model(True, return_state=True, use_bias=False), ops={"WHILE": 1}),
-        Case("backwards", lambda: _model(True, return_sequences=True, go_backwards=True), ops={"WHILE": 1}),
+        Case("backwards", lambda: _model(True, return_sequences=True, go_backwards=True), ops={"WHILE": 2}),
+        Case("fixed", lambda: _model(True, steps=9, return_sequences=True), ops={"WHILE": 1}, absent=("SHAPE",)),
+        Case("fixed_long", lambda: _model(False, steps=40, return_sequences=True), ops={"WHILE": 2}, absent=("SHAPE",)),
+        Case(
+            "zero_sequences",
+            lambda: _model(True, return_sequences=True, zero_output_for_mask=True, go_backwards=True),
+            ops={"WHILE": 2},
+        ),
         Case("zero_output", lambda: _model(True, zero_output_for_mask=True), ops={"WHILE": 1}),
         Case(
             "activations", lambda: _model(True, activation="elu", recurrent_activation="hard_sigmoid"), ops={"WHILE": 1}
@@ -59,4 +66,5 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
 )
 def lower(ctx: Context, layer: keras.layers.LSTM, inputs: Inputs, masks: Masks) -> Any:
     """x: (batch, time, in) -> (batch, units) or (batch, time, units), then h and c when return_state."""
-    return lower_recurrent(ctx, CELL, layer, inputs, masks)
+    del ctx
+    return lower_recurrent(CELL, layer, inputs, masks)

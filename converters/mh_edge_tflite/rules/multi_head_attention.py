@@ -10,7 +10,7 @@ import tensorflow as tf
 from mh_edge.layers import MultiHeadAttention
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.attention import attend, each_role, key_and_order_mask
-from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
+from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense, reshape, sizes
 
 
 def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.Model:
@@ -57,18 +57,12 @@ def lower(ctx: Context, layer: MultiHeadAttention, inputs: Inputs, masks: Masks)
     k = _split(layer, layer.activation(dense(key, layer.Wk, layer.bk)))
     v = _split(layer, layer.activation(dense(value, layer.Wv, layer.bv)))
     joined, weights = attend(q, k, v, mask)
-    width = v.shape[-1] * layer.head_num
-    together = _reshape(tf.transpose(joined, (0, 2, 1, 3)), query, (width,))
+    together = reshape(tf.transpose(joined, (0, 2, 1, 3)), [*sizes(query)[:2], v.shape[-1] * layer.head_num])
     output = layer.activation(dense(together, layer.Wo, layer.bo))
     return [output, tf.transpose(weights, (0, 2, 1, 3))] if layer.return_attention else output
 
 
 def _split(layer: MultiHeadAttention, x: Tensor) -> Tensor:
     """(batch, time, width) -> (batch, head, time, width of a head)."""
-    return tf.transpose(_reshape(x, x, (layer.head_num, x.shape[-1] // layer.head_num)), (0, 2, 1, 3))
-
-
-def _reshape(x: Tensor, like: Tensor, last: tuple[int, ...]) -> Tensor:
-    """x as (batch, time, *last), batch and time being those of `like`; a free time is inferred instead of asked for."""
-    batch, time = like.shape[:2]
-    return tf.reshape(x, (batch, -1 if time is None else time, *last))
+    cut = reshape(x, [*sizes(x)[:2], layer.head_num, x.shape[-1] // layer.head_num])
+    return tf.transpose(cut, (0, 2, 1, 3))

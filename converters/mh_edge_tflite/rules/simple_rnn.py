@@ -37,11 +37,12 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
     keras.layers.SimpleRNN,
     cases=(
         Case("last", lambda: _model(False), ops={"WHILE": 1}),
-        Case("masked_sequences", lambda: _model(True, return_sequences=True, return_state=True), ops={"WHILE": 1}),
+        Case("masked_sequences", lambda: _model(True, return_sequences=True, return_state=True), ops={"WHILE": 2}),
         Case("activation", lambda: _model(True, activation="softmax", use_bias=False), ops={"WHILE": 1}),
         Case("short", lambda: _model(False, steps=6, go_backwards=True), ops={"TANH": 6}, absent=("WHILE",)),
     ),
 )
 def lower(ctx: Context, layer: keras.layers.SimpleRNN, inputs: Inputs, masks: Masks) -> Any:
     """x: (batch, time, in) -> (batch, units) or (batch, time, units), then h when return_state."""
-    return lower_recurrent(ctx, CELL, layer, inputs, masks)
+    del ctx
+    return lower_recurrent(CELL, layer, inputs, masks)
