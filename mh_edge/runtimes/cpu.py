@@ -66,7 +66,7 @@ class CpuSession(Session):
         def dim(axis: int, size: int | str | None) -> Dim:
             return f"{name}_dim_{axis}" if size is None else size
 
-        return Tensor(name, DTYPES[kind], tuple(dim(axis, size) for axis, size in enumerate(shape)))
+        return Tensor(name, DTYPES[kind], tuple(dim(axis, size) for axis, size in enumerate(shape or ())))
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:

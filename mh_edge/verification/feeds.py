@@ -202,23 +202,20 @@ def user_feeds(signature: Signature, arrays: Mapping[str, np.ndarray]) -> Iterat
     for name, array in arrays.items():
         _check_numbers(name, array)
     batch = batch_name(signature)
-    fixed = {tensor.shape[0] if tensor.shape else 0 for tensor in signature.inputs}
-    step = USER_ROWS if batch is not None else fixed.pop() if len(fixed) == 1 else 0
-    free = (
-        Signature(tuple(_with_batch(tensor) for tensor in signature.inputs), ())
-        if isinstance(step, int) and step
-        else signature
-    )
-    check_feeds(free, arrays, "the model")
-    if not isinstance(step, int) or not step:
+    fixed = {tensor.shape[0] if tensor.shape else None for tensor in signature.inputs}
+    step = USER_ROWS if batch is not None else fixed.pop()
+    if (fixed and batch is None) or not isinstance(step, int):
+        # Inputs without a common batch: the arrays are one feed, as they are.
+        check_feeds(signature, arrays, "the model")
         yield Feed(USER, USER, arrays)
         return
+    check_feeds(Signature(tuple(map(_with_batch, signature.inputs)), ()), arrays, "the model")
     rows = next(iter(arrays.values())).shape[0]
     for start in range(0, rows, step):
-        taken = (
-            np.arange(start, min(start + step, rows)) if batch is not None else np.arange(start, start + step) % rows
-        )
-        yield Feed(f"{USER} [{start}:{taken[-1] + 1}]", USER, {name: array[taken] for name, array in arrays.items()})
+        stop = min(start + step, rows)
+        whole = stop - start == step or batch is not None
+        taken = slice(start, stop) if whole else np.arange(start, start + step) % rows
+        yield Feed(f"{USER} [{start}:{stop}]", USER, {name: array[taken] for name, array in arrays.items()})
 
 
 def _with_batch(tensor: Tensor) -> Tensor:
