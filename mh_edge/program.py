@@ -22,8 +22,15 @@ BATCH = "batch"
 # Sizes at which shapes are probed: pairwise different and different from 1, so that nothing broadcasts by accident;
 # the larger sets are for models that need a minimum length (valid padding, pooling), the smallest for those that have
 # a maximum.
-PROBE_SIZES = ((7, 11, 13, 17, 19, 23), (67, 71, 73, 79, 83, 89), (3, 4, 5, 6, 8, 9))
+PROBE_SIZES = (
+    (7, 11, 13, 17, 19, 23, 29, 31),
+    (67, 71, 73, 79, 83, 89, 97, 101),
+    (3, 4, 5, 6, 8, 9, 10, 12),
+)
 PROBE_BATCHES = (2, 3)
+
+MOST_GROUPED = 4
+"""Inputs for which every way to share lengths is tried (4 have 15); more share all or none."""
 
 
 @dataclass(frozen=True)
@@ -169,24 +176,39 @@ def _refuse_stateful(model: keras.Model) -> None:
 
 def _with_names(unnamed: Program) -> Program:
     """Name the free dims and find the outputs by running the model at probe sizes."""
-    separate = _named(unnamed.signature.inputs, shared=False)
-    shared = _named(unnamed.signature.inputs, shared=True)
-    for candidate in (separate, shared) if separate != shared else (shared,):
+    inputs = unnamed.signature.inputs
+    for sharing in _sharings(inputs):
+        candidate = _named(inputs, sharing)
         if (probed := _probe(unnamed, candidate)) is not None:
             return Program(unnamed.model, Signature(candidate, probed), unnamed.structure)
     # No probe size suits the model: run it once more for the reason.
-    sizes = dict.fromkeys(Signature(shared, ()).free_dims(), PROBE_SIZES[0][0])
-    reason = _attempt(unnamed, shared, sizes)
+    sizes = dict.fromkeys(Signature(candidate, ()).free_dims(), PROBE_SIZES[0][0])
+    reason = _attempt(unnamed, candidate, sizes)
     raise InputError(
         f"Keras itself cannot run the model {unnamed.model.name!r} on zeros of its own input shapes: {reason}"
     )
 
 
-def _named(inputs: Sequence[Tensor], *, shared: bool) -> tuple[Tensor, ...]:
-    """Free dims by name: "batch", then "sequence" (or "height", "width" of images); each with its input's name unless
-    shared.
+def _sharings(inputs: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """The ways in which inputs may share free sizes, the freest first: for each input, the one it is named after."""
+    free = [tensor for tensor in inputs if "?" in tensor.shape[1:]]
+    if len(free) > MOST_GROUPED:
+        ways = [tuple(free), (free[0],) * len(free)]
+    else:
+        ways = [()]
+        for tensor in free:
+            ways = [(*way, leader) for way in ways for leader in (*dict.fromkeys(way), tensor)]
+    by_freedom = sorted(ways, key=lambda way: -len(set(way)))
+    leaders = [dict(zip(free, way, strict=True)) for way in by_freedom]
+    return [tuple(leader.get(tensor, tensor) for tensor in inputs) for leader in leaders]
+
+
+def _named(inputs: Sequence[Tensor], sharing: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Free dims by name: "batch", then "sequence" (or "height", "width" of images), after the input that leads the
+    sharing where there are several.
     """
-    several = sum(any(dim == "?" for dim in tensor.shape[1:]) for tensor in inputs) > 1
+    leaders = dict(zip(inputs, sharing, strict=True))
+    several = len({leader for leader in sharing if "?" in leader.shape[1:]}) > 1
 
     def dim(tensor: Tensor, axis: int, size: Dim) -> Dim:
         if size != "?":
@@ -197,7 +219,7 @@ def _named(inputs: Sequence[Tensor], *, shared: bool) -> tuple[Tensor, ...]:
         base = (
             {1: "height", 2: "width"}.get(axis, f"dim_{axis}") if image else "sequence" if axis == 1 else f"dim_{axis}"
         )
-        return f"{tensor.name}_{base}" if several and not shared else base
+        return f"{leaders[tensor].name}_{base}" if several else base
 
     return tuple(
         Tensor(tensor.name, tensor.dtype, tuple(dim(tensor, axis, size) for axis, size in enumerate(tensor.shape)))
@@ -226,6 +248,8 @@ def _probe(unnamed: Program, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] |
     names = Signature(inputs, ()).free_dims()
     lengths = [name for name in names if name != BATCH]
     for sizes in PROBE_SIZES:
+        if 2 * len(lengths) > len(sizes):
+            return None
         first = dict(zip(lengths, sizes, strict=False)) | {BATCH: PROBE_BATCHES[0]}
         second = dict(zip(lengths, sizes[len(lengths) :], strict=False)) | {BATCH: PROBE_BATCHES[1]}
         one, two = _attempt(unnamed, inputs, first), _attempt(unnamed, inputs, second)
