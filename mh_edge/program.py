@@ -6,6 +6,8 @@ Sequential, functional, subclassed, nested; lists or dicts of inputs and outputs
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,10 +52,14 @@ class Program:
         """All variables the model reads, in a fixed order."""
         return [*self.model.trainable_variables, *self.model.non_trainable_variables]
 
+    def outputs(self, flat: Sequence[Any]) -> Any:
+        """Inference on the inputs in signature order -> what the model returns, in its own structure."""
+        args, kwargs = keras.tree.map_structure(lambda position: flat[position], self.structure)
+        return self.model(*args, training=False, **kwargs)
+
     def call(self, flat: Sequence[Any]) -> list[Any]:
         """Inference on the inputs in signature order -> the outputs in signature order."""
-        args, kwargs = keras.tree.map_structure(lambda position: flat[position], self.structure)
-        return keras.tree.flatten(self.model(*args, training=False, **kwargs))  # type: ignore[no-any-return]
+        return keras.tree.flatten(self.outputs(flat))  # type: ignore[no-any-return]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Keras, eagerly: arrays by input name -> arrays by output name."""
@@ -82,15 +88,24 @@ def _inputs(
 ) -> tuple[tuple[Any, dict[str, Any]], list[Tensor]]:
     declared = _declared_inputs(model)
     if declared is not None:
+        # A Sequential model that was built by a call wrote that call's batch size down as if it were declared.
+        sequential = isinstance(model, keras.Sequential)
         names = _input_names(declared)
         tensors = [
-            Tensor(name, keras.backend.standardize_dtype(leaf.dtype), _free(leaf.shape))
+            Tensor(name, keras.backend.standardize_dtype(leaf.dtype), _free(leaf.shape, batch=sequential))
             for name, leaf in zip(names, keras.tree.flatten(declared), strict=True)
         ]
         positions = iter(range(len(tensors)))
         return ((keras.tree.map_structure(lambda _: next(positions), declared),), {}), tensors
-    if feeds is not None and not model.built:
-        _build_from(model, feeds)
+    arguments = _arguments(model)
+    if feeds and (not model.built or len(arguments) > 1):
+        return _from_feeds(model, feeds, arguments)
+    if len(arguments) > 1:
+        raise InputError(
+            f"the model {model.name!r} ({type(model).__name__}) takes several arguments, {', '.join(arguments)}; "
+            "Keras keeps the shape of the first alone.",
+            "Give --feeds x.npz with an array for each of them.",
+        )
     shapes = _built_shapes(model)
     if shapes is None:
         raise InputError(
@@ -109,20 +124,47 @@ def _declared_inputs(model: keras.Model) -> Any | None:
 
 
 def _input_names(declared: Any) -> list[str]:
-    if isinstance(declared, dict):
-        # Keras sorts the keys of a dict when it flattens one.
-        return [str(key) for key in sorted(declared)]
-    return [leaf.name for leaf in keras.tree.flatten(declared)]
+    return _paths(declared) if isinstance(declared, dict) else [leaf.name for leaf in keras.tree.flatten(declared)]
 
 
-def _free(shape: Sequence[int | None]) -> tuple[Dim, ...]:
-    """Keras's shape with a provisional name for each unknown size."""
-    return tuple("?" if size is None else int(size) for size in shape)
+def _paths(structure: Any) -> list[str]:
+    """The keys that lead to each leaf of a dict, in flattening order."""
+    return ["_".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(structure)]
 
 
-def _build_from(model: keras.Model, feeds: Mapping[str, np.ndarray]) -> None:
-    arrays = dict(feeds)
-    model(next(iter(arrays.values())) if len(arrays) == 1 else arrays, training=False)
+def _free(shape: Sequence[int | None], *, batch: bool) -> tuple[Dim, ...]:
+    """Keras's shape with a provisional name for each unknown size, and for the first one if `batch`."""
+    sizes: list[Dim] = ["?" if size is None else int(size) for size in shape]
+    return ("?", *sizes[1:]) if batch and sizes else tuple(sizes)
+
+
+def _arguments(model: keras.Model) -> list[str]:
+    """The arguments of the model's `call` that have no default: its inputs, if there are several."""
+    parameters = model._call_signature.parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [item.name for item in parameters if item.default is inspect.Parameter.empty and item.kind not in kinds]
+
+
+def _from_feeds(
+    model: keras.Model, feeds: Mapping[str, np.ndarray], arguments: Sequence[str]
+) -> tuple[tuple[Any, dict[str, Any]], list[Tensor]]:
+    """Inputs as the feeds have them: one array is the input, several are the arguments or a dict of inputs; batch
+    free.
+    """
+    positions = {name: position for position, name in enumerate(feeds)}
+    structure: tuple[Any, dict[str, Any]]
+    if len(arguments) > 1:
+        if missing := [name for name in arguments if name not in feeds]:
+            raise InputError(
+                f"the feeds have no array {missing[0]!r}, an argument of {type(model).__name__}.call.",
+                f"It takes {', '.join(arguments)}.",
+            )
+        structure = ((), positions)
+    else:
+        structure = ((0 if len(feeds) == 1 else dict(sorted(positions.items())),), {})
+    tensors = [Tensor(name, str(array.dtype), ("?", *array.shape[1:])) for name, array in feeds.items()]
+    Program(model, Signature(tuple(tensors), ()), structure).call([*map(keras.ops.convert_to_tensor, feeds.values())])
+    return structure, tensors
 
 
 def _built_shapes(model: keras.Model) -> dict[str, Any] | None:
@@ -143,8 +185,7 @@ def _from_built_shapes(
     def leaf(name: str, shape: Sequence[int | None]) -> int:
         given = None if feeds is None else feeds.get(name)
         dtype = model.input_dtype if given is None else str(given.dtype)
-        free: tuple[Dim, ...] = ("?", *_free(shape[1:]))
-        tensors.append(Tensor(name, dtype, free))
+        tensors.append(Tensor(name, dtype, _free(shape, batch=True)))
         return len(tensors) - 1
 
     def walk(name: str, item: Any) -> Any:
@@ -154,15 +195,8 @@ def _from_built_shapes(
             return {key: walk(str(key), item[key]) for key in sorted(item)}
         return [walk(f"{name}_{index}", part) for index, part in enumerate(item)]
 
-    args = list(model._call_signature.parameters)
-    if len(shapes) == 1:
-        name = next(iter(shapes)).removesuffix("_shape")
-        first = args[0] if name in ("input", "inputs") and args else name
-        return ((walk(first, next(iter(shapes.values()))),), {}), tensors
-    by_argument = {key.removesuffix("_shape"): item for key, item in shapes.items()}
-    kwargs = {name: walk(name, by_argument[name]) for name in args if name in by_argument}
-    first_name = next(iter(kwargs))
-    return ((kwargs.pop(first_name),), kwargs), tensors
+    first = next(iter(model._call_signature.parameters))
+    return ((walk(first, next(iter(shapes.values()))),), {}), tensors
 
 
 def _refuse_stateful(model: keras.Model) -> None:
@@ -227,8 +261,8 @@ def _named(inputs: Sequence[Tensor], sharing: Sequence[Tensor]) -> tuple[Tensor,
     )
 
 
-def _attempt(unnamed: Program, inputs: Sequence[Tensor], sizes: Mapping[str, int]) -> list[Any] | str:
-    """The outputs of the model at these sizes, or what Keras said against them."""
+def _attempt(unnamed: Program, inputs: Sequence[Tensor], sizes: Mapping[str, int]) -> Any | str:
+    """The outputs of the model at these sizes in their structure, or what Keras said against them."""
     import tensorflow as tf
 
     feeds = [
@@ -236,7 +270,7 @@ def _attempt(unnamed: Program, inputs: Sequence[Tensor], sizes: Mapping[str, int
         for tensor in inputs
     ]
     try:
-        return unnamed.call(feeds)
+        return unnamed.outputs(feeds)
     except (ValueError, TypeError, IndexError, tf.errors.OpError) as error:
         return said(error)
 
@@ -254,47 +288,52 @@ def _probe(unnamed: Program, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] |
         second = dict(zip(lengths, sizes[len(lengths) :], strict=False)) | {BATCH: PROBE_BATCHES[1]}
         one, two = _attempt(unnamed, inputs, first), _attempt(unnamed, inputs, second)
         if not isinstance(one, str) and not isinstance(two, str):
-            return _outputs(unnamed.model, one, two, first, second)
+            return _outputs(unnamed, inputs, one, two, (first, second))
     return None
 
 
 def _outputs(
-    model: keras.Model, one: Sequence[Any], two: Sequence[Any], first: Mapping[str, int], second: Mapping[str, int]
+    unnamed: Program, inputs: Sequence[Tensor], one: Any, two: Any, sizes: tuple[Mapping[str, int], Mapping[str, int]]
 ) -> tuple[Tensor, ...]:
-    def dim(name: str, axis: int, sizes: tuple[int, int]) -> Dim:
-        if axis > 0 and sizes[0] == sizes[1]:
-            return sizes[0]
-        followed = [key for key in first if (first[key], second[key]) == sizes]
-        return followed[0] if followed else sizes[0] if sizes[0] == sizes[1] else f"{name}_dim_{axis}"
+    first, second = sizes
 
+    def dim(name: str, axis: int, seen: tuple[int, int]) -> Dim:
+        if axis > 0 and seen[0] == seen[1]:
+            return seen[0]
+        followed = [key for key in first if (first[key], second[key]) == seen]
+        return followed[0] if followed else seen[0] if seen[0] == seen[1] else f"{name}_dim_{axis}"
+
+    names = _unique(_output_names(unnamed.model, one), taken=[tensor.name for tensor in inputs])
     return tuple(
         Tensor(
             name,
             keras.backend.standardize_dtype(a.dtype),
             tuple(dim(name, axis, (int(m), int(n))) for axis, (m, n) in enumerate(zip(a.shape, b.shape, strict=True))),
         )
-        for name, a, b in zip(_output_names(model, one), one, two, strict=True)
+        for name, a, b in zip(names, keras.tree.flatten(one), keras.tree.flatten(two), strict=True)
     )
 
 
-def _output_names(model: keras.Model, outputs: Sequence[Any]) -> list[str]:
+def _output_names(model: keras.Model, outputs: Any) -> list[str]:
     """Keras's names: the key of a dict output, else the producing layer of a functional model, else output_0,
-    output_1, ...
+    output_1, ... (the model's own name for a single one).
     """
+    if isinstance(outputs, dict):
+        return _paths(outputs)
     if isinstance(model, keras.Sequential):
         return [model.layers[-1].name]
+    flat = keras.tree.flatten(outputs)
     if isinstance(model, keras.src.models.functional.Functional):
-        if isinstance(model.output, dict):
-            return [str(key) for key in sorted(model.output)]
-        produced = [leaf._keras_history.operation.name for leaf in keras.tree.flatten(model.output)]
-        return _unique(produced)
-    return [model.name] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
+        return [leaf._keras_history.operation.name for leaf in keras.tree.flatten(model.output)]
+    return [model.name] if len(flat) == 1 else [f"output_{index}" for index in range(len(flat))]
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    seen: dict[str, int] = {}
+def _unique(names: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """The names, with a number where one is taken."""
+    seen = set(taken)
     result = []
     for name in names:
-        seen[name] = seen.get(name, -1) + 1
-        result.append(name if not seen[name] else f"{name}_{seen[name]}")
+        numbered = (f"{name}_{count}" for count in itertools.count(1))
+        result.append(name if name not in seen else next(other for other in numbered if other not in seen))
+        seen.add(result[-1])
     return result
