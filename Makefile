@@ -1,7 +1,7 @@
 # make demo: install, train on real data, export, verify, compare.   make test: everything that must hold.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Two processes of TensorFlow fit into 8 GB; more of them only where there is room.
 WORKERS ?= 2
@@ -41,9 +41,11 @@ clean:
 	touch $@
 
 .venv/local: .venv/python setup.cfg
+	@echo "installing into .venv; TensorFlow is large, this takes a minute or more"
 	$(PIP) -e ".[local]"
 	touch $@
 
 .venv/dev: .venv/python setup.cfg
+	@echo "installing into .venv; TensorFlow is large, this takes a minute or more"
 	$(PIP) -e ".[dev]"
 	touch $@
