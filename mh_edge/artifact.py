@@ -28,7 +28,7 @@ FORMATS = {"onnx": "mh_edge_onnx", "tflite": "mh_edge_tflite"}
 class Converted:
     """What a converter hands back: a model in the target's form, not yet written.
 
-    rules: how many operations (or layers) each rule made. notes: sentences for the user. save(path) writes the file,
+    rules: how many layer calls each rule lowered. notes: sentences for the user. save(path) writes the file,
     and external data named by its hash beside it where the format needs it -> all files written, the model first.
     """
 
@@ -45,9 +45,8 @@ class Artifact:
     """A converted model file.
 
     bytes: with its external data. opset: of ONNX's own domain, None for TFLite. ops: how often each operation occurs,
-    subgraphs included. rules: how many operations each rule made (in TFLite, whose operations carry no such mark:
-    layers). verified: the figures of the verification, None when it was not verified. notes: what a user should know
-    before running it.
+    subgraphs included. rules: how many layer calls each rule lowered (known for TFLite from the manifest). verified:
+    the figures of the verification, None when it was not verified. notes: what a user should know before running it.
     """
 
     path: Path

@@ -67,7 +67,7 @@ def inspect(path: str | Path) -> Artifact:
         opset=content.opset,
         signature=content.signature if manifest is None else manifest.signature,
         ops=content.ops,
-        rules=content.rules or ({} if manifest is None else manifest.rules),
+        rules=content.rules if manifest is None else manifest.rules,
         verified=None if manifest is None else manifest.verified,
         notes=notes + (() if manifest is None else manifest.notes),
     )
@@ -115,9 +115,20 @@ def _read_onnx(path: Path) -> Content:
         opset=next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), None),
         signature=signature,
         ops=_counted(f"{node.domain}.{node.op_type}".lstrip(".").removeprefix("ai.onnx.") for node in nodes),
-        rules=_counted(item.value for node in nodes for item in node.metadata_props if item.key == RULE_KEY),
+        rules=_rules(nodes),
         data=_external_data(model),
     )
+
+
+def _rules(nodes: list[onnx.NodeProto]) -> dict[str, int]:
+    """How many layer calls each rule made: a node of ours is named `<layer call>/<operation>`."""
+    calls = {
+        (item.value, node.name.rpartition("/")[0])
+        for node in nodes
+        for item in node.metadata_props
+        if item.key == RULE_KEY
+    }
+    return _counted(rule for rule, _ in sorted(calls))
 
 
 def _nodes(nodes: Any) -> Iterator[onnx.NodeProto]:

@@ -1,6 +1,7 @@
 """What goes into a model and what comes out: names, dtypes, shapes, and which values the inputs may take.
 
-Plain data without Keras or TensorFlow: converters, runtimes, verification and the manifest all speak of tensors through it.
+Plain data without Keras or TensorFlow: converters, runtimes, verification and the manifest all speak of tensors
+through it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ class Domain:
     """Which values an input may take, so that a generated feed is one the model was made for.
 
     ids_below: integer ids lie in [0, ids_below) (the vocabulary of an Embedding); None when the input is not ids.
-    mask_value: a step is masked where the id, or every feature of the step, equals this number (Embedding(mask_zero=True)
-    gives 0, Masking its own mask_value); None when nothing in the model derives a mask from this input.
+    mask_value: a step is masked where the id, or every feature of the step, equals this number
+    (Embedding(mask_zero=True) gives 0, Masking its own mask_value); None when nothing in the model derives a mask from
+    this input.
     """
 
     ids_below: int | None = None

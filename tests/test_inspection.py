@@ -34,8 +34,8 @@ def branching_model() -> onnx.ModelProto:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", None, 3])
     weights = numpy_helper.from_array(np.ones(3, np.float32), "w")
     nodes = [
-        marked(helper.make_node("Add", ["x", "w"], ["s"]), "Bias"),
-        marked(helper.make_node("Add", ["s", "w"], ["t"]), "Bias"),
+        marked(helper.make_node("Add", ["x", "w"], ["s"], name="first/Add"), "Bias"),
+        marked(helper.make_node("Add", ["s", "w"], ["t"], name="second/Add"), "Bias"),
         helper.make_node("If", ["c"], ["i"], then_branch=branch("Tanh"), else_branch=branch("Tanh")),
         helper.make_node("Gelu", ["t"], ["g"], domain="com.microsoft"),
         helper.make_node("Add", ["g", "i"], ["y"]),

@@ -235,6 +235,9 @@ def _stable_names(model: ir.Model) -> None:
     for value in _inner_values(graph):
         # Any reader infers these; here they would only carry tf2onnx's names for unknown sizes.
         value.type = value.shape = None
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        # The call is in the node's name by now.
+        node.metadata_props.pop(CALL, None)
     # In two steps, so that no new name meets an old one that is still in use.
     for index, value in enumerate(renamed):
         value.name = f"__{index}"

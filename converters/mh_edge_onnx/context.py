@@ -21,7 +21,8 @@ from mh_edge_onnx.names import Names
 
 RULE = "mh_edge.rule"
 CALL = "mh_edge.call"
-"""Metadata of every emitted node: the rule that wrote it, and the layer call it belongs to."""
+"""Metadata of every emitted node: the rule that wrote it, and, until names are settled, the layer call it belongs
+to."""
 
 Inputs = Sequence[ir.Value]
 Masks = Sequence[ir.Value | None]

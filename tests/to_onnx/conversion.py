@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import mh_edge_onnx
 import onnx
 
+import mh_edge_onnx
 from mh_edge.program import Program, program
 from mh_edge.verification import Verification, verify
 from mh_edge.verification.domains import derive

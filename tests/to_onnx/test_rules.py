@@ -11,9 +11,7 @@ from to_onnx.conversion import convert, operations
 from mh_edge.rules import rules_for
 from mh_edge.verification import verify
 
-CASES = [
-    pytest.param(rule, case, id=f"{rule.name}-{case.name}") for rule in rules_for("onnx") for case in rule.cases
-]
+CASES = [pytest.param(rule, case, id=f"{rule.name}-{case.name}") for rule in rules_for("onnx") for case in rule.cases]
 CONTROL_FLOW = {"Loop", "Scan", "If"}
 
 CHANGE = 1.01

@@ -1,0 +1,162 @@
+"""The file as a whole: names, opsets, bytes, external data, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from keras import layers
+from to_onnx.conversion import convert, proven
+
+import mh_edge_onnx
+from mh_edge.errors import ConversionError, InputError, UsageError
+from mh_edge.layers import MultiHead, MultiHeadAttention
+from mh_edge.opsets import OLDEST_RUNTIME
+from mh_edge.program import program
+from mh_edge_onnx import writing
+
+
+def tagger():
+    """Everything at once: ids, masks, attention, parallel heads with a rule and without one, a shared layer."""
+    keras.utils.clear_session()  # layers are numbered from 1 again
+    keras.utils.set_random_seed(2)
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    x = layers.Embedding(11, 6, mask_zero=True)(ids)
+    x = MultiHeadAttention(2, history_only=True)(x)
+    shared = layers.Dense(6, activation="gelu")
+    x = shared(shared(x))
+    heads = MultiHead([layers.Conv1D(4, size, padding="same") for size in (3, 5)])(x)
+    states = MultiHead(layers.Bidirectional(layers.LSTM(3)), layer_num=2, hidden_dim=5)(x)
+    return keras.Model(ids, {"heads": heads, "states": states})
+
+
+def test_everything_at_once(tmp_path):
+    result = proven(tagger(), tmp_path / "x.onnx")
+    assert result.passed, result.to_json()
+
+
+def test_names_and_free_dims_of_the_file(tmp_path):
+    _, path = convert(tagger(), tmp_path / "x.onnx")
+    session = onnxruntime.InferenceSession(path)
+    assert [(item.name, item.shape) for item in session.get_inputs()] == [("ids", ["batch", "sequence"])]
+    assert [(item.name, item.shape) for item in session.get_outputs()] == [
+        ("heads", ["batch", "sequence", 4, 2]),
+        ("states", ["batch", 6, 2]),
+    ]
+
+
+def test_fixed_sizes_are_in_the_file(tmp_path):
+    _, path = convert(tagger(), tmp_path / "x.onnx", batch=2, sequence=5)
+    session = onnxruntime.InferenceSession(path)
+    assert session.get_inputs()[0].shape == [2, 5]
+    assert session.get_outputs()[0].shape == [2, 5, 4, 2]
+
+
+@pytest.mark.parametrize("opset", sorted(OLDEST_RUNTIME))
+def test_every_opset(opset, tmp_path):
+    model = tagger()
+    result = proven(model, tmp_path / "x.onnx", opset=opset)
+    assert result.passed, result.to_json()
+    assert [(item.domain, item.version) for item in onnx.load(tmp_path / "x.onnx").opset_import] == [("", opset)]
+
+
+def test_rules_are_counted_by_layer_call():
+    source = program(tagger())
+    rules = mh_edge_onnx.convert(source, source.signature).rules
+    assert rules == {"Bidirectional": 2, "Dense": 2, "MultiHead": 2, "MultiHeadAttention": 1}
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import mh_edge_onnx
+from mh_edge.program import program
+from to_onnx.test_convert import tagger
+for name in sys.argv[1:]:
+    source = program(tagger())
+    mh_edge_onnx.convert(source, source.signature).save(Path(name))
+"""
+
+
+def test_the_same_model_gives_the_same_bytes_in_every_process(tmp_path):
+    roots = [str(Path(__file__).parents[levels]) for levels in (1, 2)] + [str(Path(__file__).parents[2] / "converters")]
+    files = []
+    for seed in ("1", "2"):
+        names = [str(tmp_path / f"{seed}_{turn}.onnx") for turn in range(2)]
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(roots), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        subprocess.run([sys.executable, "-c", SCRIPT, *names], check=True, env=environment, capture_output=True)
+        files += [Path(name).read_bytes() for name in names]
+    assert len(set(files)) == 1
+
+
+def test_large_weights_go_to_external_data_named_by_its_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "EXTERNAL_DATA_LIMIT", 1000)
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(32), layers.Dense(4)])
+    source = program(model)
+    path, data = mh_edge_onnx.convert(source, source.signature).save(tmp_path / "big.onnx")
+    assert sorted(tmp_path.iterdir()) == sorted([path, data])
+    assert data.name == f"big.{writing.file_sha256(data)[:16]}.data"
+    x = np.random.default_rng(0).normal(size=(3, 64)).astype("float32")
+    got = onnxruntime.InferenceSession(path).run(None, {source.signature.inputs[0].name: x})[0]
+    np.testing.assert_allclose(got, model(x), atol=1e-6)
+
+
+class Noisy(layers.Layer):
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x))
+
+
+class Counting(layers.Layer):
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.count.assign_add(1.0)
+        return x + self.count
+
+
+class Unique(layers.Layer):
+    def call(self, x):
+        import tensorflow as tf
+
+        return tf.raw_ops.Betainc(a=tf.abs(x) + 1, b=tf.abs(x) + 1, x=tf.sigmoid(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "said"),
+    [
+        (Noisy, InputError, "draws random numbers"),
+        (Counting, InputError, "assigns to"),
+        (Unique, ConversionError, "Betainc"),
+    ],
+)
+def test_what_no_file_can_express_is_refused(layer, error, said):
+    x = keras.Input((3,))
+    source = program(keras.Model(x, layer()(x)))
+    with pytest.raises(error, match=said) as raised:
+        mh_edge_onnx.convert(source, source.signature)
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("options", [{"opset": 9}, {"opset": 99}, {"runtime": "toaster"}])
+def test_unknown_targets_are_refused(options):
+    source = program(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
+    with pytest.raises(UsageError):
+        mh_edge_onnx.convert(source, source.signature, **options)
+
+
+def test_the_model_is_as_it_was_afterwards():
+    model = tagger()
+    ids = np.array([[1, 2, 0], [3, 0, 4]], "int32")
+    before = model(ids)
+    source = program(model)
+    mh_edge_onnx.convert(source, source.signature)
+    assert not [layer.name for layer in model._flatten_layers() if "call" in vars(layer)]
+    for name, value in model(ids).items():
+        np.testing.assert_array_equal(value, before[name])
