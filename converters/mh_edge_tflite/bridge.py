@@ -133,14 +133,20 @@ def _refusal(error: ConverterError, program: Program, signature: Signature) -> C
             names = [_layer(call.name, known) for call in fault.location.call]
             layer = next(filter(None, names), None)
             found[operation if layer is None else f"{operation} (layer {layer!r})"] = None
-    free = signature.free_dims()
-    fixing = " ".join("--sequence N" if dim == "sequence" else f"--dim {dim}=N" for dim in free)
-    other = "Replace that layer, or write a rule for it (mh_edge.rules.rule)."
-    hint = f"With fixed lengths it may have one: {fixing}. Otherwise: {other[0].lower()}{other[1:]}" if free else other
+    hint = way_on(signature)
     if not found:
         return ConversionError(f"TensorFlow's converter refuses the model: {str(error).splitlines()[0]}", hint)
     operations = ", ".join(sorted(found))
     return ConversionError(f"TFLite has no built-in form of these operations of the model: {operations}.", hint)
+
+
+def way_on(signature: Signature) -> str:
+    """What to do about a model that has no TFLite form."""
+    rule = "write a rule for it (mh_edge.rules.rule)"
+    free = " ".join("--sequence N" if dim == "sequence" else f"--dim {dim}=N" for dim in signature.free_dims())
+    if free:
+        return f"With fixed lengths it may have one: {free}. Otherwise replace that layer, or {rule}."
+    return f"Replace that layer, or {rule}."
 
 
 def _layer(path: str, known: Collection[str]) -> str | None:

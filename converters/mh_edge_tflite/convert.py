@@ -10,12 +10,13 @@ import keras
 import tensorflow as tf
 
 from mh_edge.artifact import Converted
-from mh_edge.capture import capture, nested_layers, refuse_random, replaced, split_arguments
+from mh_edge.capture import Capture, capture, nested_layers, refuse_random, replaced, split_arguments
 from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.rules import Rule, RuleSet, rules_for
 from mh_edge.signature import Signature
-from mh_edge_tflite.bridge import quiet, to_flatbuffer
+from mh_edge.wording import said
+from mh_edge_tflite.bridge import quiet, to_flatbuffer, way_on
 from mh_edge_tflite.context import Context, scope
 from mh_edge_tflite.writing import finished
 
@@ -44,9 +45,8 @@ def convert(program: Program, signature: Signature) -> Converted:
         with replaced(nested_layers(program.model), rules_for("tflite"), lowered):
             return program.call(flat)
 
-    # No rule marks anything here: they have already put their operations in the layers' place.
     with quiet():
-        captured = capture(traced, signature.inputs, variables=program.variables, rules=RuleSet("tflite", {}))
+        captured = _captured(traced, program, signature)
         for function in captured.graph.library.function:
             refuse_random(tf.compat.v1.GraphDef(node=function.node_def))
         content = finished(to_flatbuffer(program, captured, signature), signature, context.used)
@@ -56,6 +56,18 @@ def convert(program: Program, signature: Signature) -> Converted:
         return [path]
 
     return Converted("tflite", None, signature, dict(sorted(context.used.items())), (), save)
+
+
+def _captured(traced: Callable[[Sequence[Any]], list[Any]], program: Program, signature: Signature) -> Capture:
+    """The traced program, no layer marked: the rules have already put their operations in the layers' place.
+
+    Raises ConversionError for a model that runs eagerly and cannot be traced, or not for these free sizes.
+    """
+    try:
+        return capture(traced, signature.inputs, variables=program.variables, rules=RuleSet("tflite", {}))
+    except (ValueError, TypeError, NotImplementedError, tf.errors.OpError) as error:
+        message = f"TensorFlow cannot trace the model {program.model.name!r}: {said(error)}"
+        raise ConversionError(message, way_on(signature)) from error
 
 
 def _refuse_large(program: Program) -> None:

@@ -50,7 +50,7 @@ def lower_recurrent(cell: Cell, layer: RecurrentLayer, inputs: Inputs, masks: Ma
     """The rule of a recurrent layer: inputs (x, initial states ...) -> output, or (output, final states ...)."""
     x, *initial = inputs
     z = cell.project(layer, x)
-    states = initial or [tf.zeros((x.shape[0], size), x.dtype) for size in layer.state_size]
+    states = initial or [tf.zeros((sizes(x)[0], size), x.dtype) for size in layer.state_size]
     if _is_short(layer, x, masks[0]):
         output, final = _written_out(cell, layer, z, states)
     else:
@@ -72,13 +72,13 @@ def _written_out(
         outputs.append(states[0])
     if not layer.return_sequences:
         return states[0], states
-    return reshape(tf.concat(outputs, axis=-1), (*z.shape[:2], layer.units)), states
+    return reshape(tf.concat(outputs, axis=-1), (*sizes(z)[:2], layer.units)), states
 
 
 def _loop(
     cell: Cell, layer: RecurrentLayer, z: Tensor, mask: Tensor | None, states: Sequence[Tensor], started: bool
 ) -> tuple[Tensor, Sequence[Tensor]]:
-    batch, steps = z.shape[0], sizes(z)[1]
+    batch, steps = sizes(z)[:2]
     zeros = tf.zeros((batch, layer.units), z.dtype)
     # What a step shows is carried beside the states only where it may differ from the first of them.
     apart = mask is not None and (started or layer.zero_output_for_mask)
@@ -119,7 +119,7 @@ class _Loop:
         count = (self.steps + BLOCK - 1) // BLOCK
         blocks = tf.TensorArray(self.z.dtype, count, element_shape=(BLOCK, *self.zeros.shape))
         _, *values, blocks = tf.while_loop(lambda number, *_: number < count, block, (tf.constant(0), *values, blocks))
-        return tf.reshape(blocks.stack(), (-1, *self.zeros.shape))[: self.steps], values
+        return tf.reshape(blocks.stack(), (-1, *sizes(self.zeros)))[: self.steps], values
 
     def run(self, first: Any, count: Any, values: Sequence[Any]) -> list[Any]:
         """`count` steps from step `first` on -> the carried values after them."""

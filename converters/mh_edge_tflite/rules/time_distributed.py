@@ -23,6 +23,7 @@ def _model(layer: Any, *shape: int | None) -> keras.Model:
         # first step alone.
         Case("dense", lambda: _model(keras.layers.Dense(3), None, 4), ops={"FULLY_CONNECTED": 1}),
         Case("fixed", lambda: _model(keras.layers.Conv1D(3, 2), 5, 6, 4), ops={"CONV_2D": 1}),
+        Case("recurrent", lambda: _model(keras.layers.LSTM(3, return_sequences=True), None, 5, 4), absent=("WHILE",)),
         Case("inner_length", lambda: _model(keras.layers.Conv1D(3, 2, padding="same"), 5, None, 4), ops={"CONV_2D": 1}),
     ),
 )

@@ -1,0 +1,39 @@
+"""Converting for a test: a Keras model -> a TFLite file, and what is in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+import mh_edge_tflite
+from mh_edge.flatbuffer import read_tables
+from mh_edge.program import Program, program
+from mh_edge.verification import Verification, verify
+from mh_edge.verification.domains import derive
+
+
+def convert(model, path: Path, **sizes) -> tuple[Program, Path]:
+    """The program of a model and its file; the batch is 1 unless told."""
+    source = derive(program(model))
+    converted = mh_edge_tflite.convert(source, source.signature.pin({"batch": 1} | sizes))
+    assert converted.save(path) == [path]
+    return source, path
+
+
+def proven(model, path: Path, **sizes) -> Verification:
+    """Convert, then verify against the model: every feed twice, in any order, on one interpreter."""
+    source, file = convert(model, path, **sizes)
+    return verify(source, [file])
+
+
+def operations(path: Path) -> Counter:
+    """Operation -> count, subgraphs included."""
+    return Counter(read_tables(path, schema).ops)
+
+
+def tables(path: Path) -> Any:
+    """The whole file as objects of TFLite's schema."""
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
