@@ -138,7 +138,7 @@ def test_own_rule_by_entry_point(tmp_path: Path) -> None:
     )
     assert_proven(tmp_path, "small")
     assert inspect(tmp_path / "out/small.onnx").ops == {"LpNormalization": 1, "Mul": 1}
-    assert inspect(tmp_path / "out/small.onnx").rules == {"ScaleNorm": 2}
+    assert inspect(tmp_path / "out/small.onnx").rules == {"ScaleNorm": 1}
     assert inspect(tmp_path / "out/small.tflite").ops == {"L2_NORMALIZATION": 1}  # a factor of 1 is folded away
 
 
