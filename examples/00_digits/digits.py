@@ -105,9 +105,7 @@ def main() -> None:
     )
     test_x = sequences(test_images, rng)
     lengths = test_x.any(axis=2).sum(axis=1)
-    print(
-        f"{len(train_images)} digits to train on, {len(test_x)} to test; {lengths.min()} to {lengths.max()} rows"
-    )
+    print(f"{len(train_images)} digits to train on, {len(test_x)} to test; {lengths.min()} to {lengths.max()} rows")
     feeds = out / "feeds.npz"
     np.savez(feeds, rows=test_x[:FEEDS])
 
