@@ -216,7 +216,7 @@ def capture(
     values = [Weight(variable.path, partial(keras.ops.convert_to_numpy, variable)) for variable in variables]
     values += [Weight("constant", tensor.numpy) for tensor in concrete.captured_inputs]
     weights = {
-        name: value for name, value in zip(names[len(inputs) :], values, strict=True) if name.split(":")[0] in kept
+        name: value for name, value in zip(names[len(inputs) :], values, strict=True) if _node_name(name) in kept
     }
     return Capture(graph, tuple(names[: len(inputs)]), outputs, weights, calls)
 
@@ -227,8 +227,7 @@ def _inlined(concrete: Any) -> Any:
     Nothing is frozen here, there are no variables in it; but loops come out of this in the form that tf2onnx knows.
     """
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=False)
-    wanted = [tensor.name.split(":")[0] for tensor in concrete.outputs]
-    graph = tf.compat.v1.graph_util.extract_sub_graph(frozen.graph.as_graph_def(), wanted)
+    graph = _needed(frozen.graph.as_graph_def(), [_node_name(tensor.name) for tensor in concrete.outputs])
     for node in (*graph.node, *(node for function in graph.library.function for node in function.node_def)):
         # Keras asks for XLA around grouped convolutions; a converter may inline them all the same.
         node.attr.pop("_XlaMustCompile", None)
@@ -236,6 +235,24 @@ def _inlined(concrete: Any) -> Any:
         function.attr.pop("_XlaMustCompile", None)
         function.attr.pop("_noinline", None)
     return graph
+
+
+def _needed(graph: Any, outputs: Sequence[str]) -> Any:
+    """The nodes that the outputs depend on, in their order."""
+    nodes = {node.name: node for node in graph.node}
+    needed: set[str] = set()
+    pending = list(outputs)
+    while pending:
+        if (name := pending.pop()) not in needed:
+            needed.add(name)
+            pending += map(_node_name, nodes[name].input)
+    kept = [node for node in graph.node if node.name in needed]
+    return tf.compat.v1.GraphDef(node=kept, versions=graph.versions, library=graph.library)
+
+
+def _node_name(tensor: str) -> str:
+    """Of `name:1` (an output) and `^name` (a control input)."""
+    return tensor.removeprefix("^").split(":")[0]
 
 
 def _spec(tensor: Any) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -103,12 +103,28 @@ class RuleSet:
         """The rule for this layer: of its class, or of the base class whose `call` it inherits unchanged; None without
         one.
         """
+        rule = self._candidate(layer)
+        return rule if rule is not None and rule.applies(layer) is None else None
+
+    def declined(self, layer: Any) -> str | None:
+        """Why the rule of this layer's class does not take this instance; None when it does, or there is no rule."""
+        rule = self._candidate(layer)
+        return None if rule is None else rule.applies(layer)
+
+    def _candidate(self, layer: Any) -> Rule | None:
         for cls in type(layer).__mro__:
-            found = self._rules.get(cls)
-            if found is not None:
-                inherits = type(layer).call is cls.call  # type: ignore[attr-defined]
-                return found if inherits and found.applies(layer) is None else None
+            if (found := self._rules.get(cls)) is not None:
+                return found if type(layer).call is cls.call else None  # type: ignore[attr-defined]
         return None
+
+    def notes(self, layers: Iterable[Any]) -> tuple[str, ...]:
+        """A sentence for each layer that its rule declined."""
+        reasons = {layer.name: self.declined(layer) for layer in layers}
+        return tuple(
+            f"layer {name!r} is converted without its rule: {reason}."
+            for name, reason in reasons.items()
+            if reason is not None
+        )
 
 
 def rules_for(target: str) -> RuleSet:

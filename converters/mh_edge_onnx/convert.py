@@ -29,7 +29,7 @@ def convert(program: Program, signature: Signature, *, opset: int | None = None,
         opset=job.opset,
         signature=signature,
         rules=dict(sorted(job.used.items())),
-        notes=(),
+        notes=job.rules.notes(nested_layers(program.model)),
         save=lambda path: save(model, path),
     )
 

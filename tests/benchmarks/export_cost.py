@@ -1,10 +1,10 @@
-"""What an export costs: seconds and memory, against Keras's own `model.export`, on an encoder of about 100 MB of weights.
+"""What an export costs: seconds and memory, against Keras's own `model.export`, on an encoder of 100 MB of weights.
 
     python tests/benchmarks/export_cost.py [--megabytes 100] [--rounds 3] [--output results/export_cost.md]
 
-Time: both tools in one process, in turn, after one round that is not counted; the median of each and of their ratio. Memory: each
-tool in a process of its own, the growth of the peak resident size over what was resident with the model built, in units of the
-weights. `mh-edge` is measured without verification; what verification adds is in a column of its own.
+Time: both tools in one process, in turn, after one round that is not counted; the median of each and of their ratio.
+Memory: each tool in a process of its own, the growth of the peak resident size over what was resident with the model
+built, in units of the weights. `mh-edge` is measured without verification; with it in a column of its own.
 """
 
 from __future__ import annotations
@@ -103,8 +103,7 @@ def child(*arguments):
     done = subprocess.run(
         [sys.executable, __file__, "--child", *map(str, arguments)],
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )
@@ -115,7 +114,7 @@ def child(*arguments):
 
 def table(megabytes, rounds):
     lines = [
-        "| format | tool | seconds | ratio to Keras (min to max) | peak memory growth, x weights | file, MB | with proof, s |",
+        "| format | tool | seconds | ratio to Keras (min to max) | peak memory, x weights | file, MB | with proof, s |",
         "|---|---|---|---|---|---|---|",
     ]
     for kind in KERAS_FORMAT:
@@ -140,8 +139,8 @@ def heading(megabytes, rounds):
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("tensorflow", "keras", "tf2onnx", "numpy"))
     cores = len(os.sched_getaffinity(0))
     return (
-        f"# Cost of an export\n\nEncoder of {megabytes:g} MB of weights, {rounds} rounds, {platform.machine()}, {cores} cores, "
-        f"Python {platform.python_version()}, {packages}.\nMade by `python tests/benchmarks/export_cost.py`.\n"
+        f"# Cost of an export\n\nEncoder of {megabytes:g} MB of weights, {rounds} rounds, "
+        f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {packages}.\nMade by `python tests/benchmarks/export_cost.py`.\n"
     )
 
 
