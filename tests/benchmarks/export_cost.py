@@ -140,7 +140,8 @@ def heading(megabytes, rounds):
     cores = len(os.sched_getaffinity(0))
     return (
         f"# Cost of an export\n\nEncoder of {megabytes:g} MB of weights, {rounds} rounds, "
-        f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {packages}.\nMade by `python tests/benchmarks/export_cost.py`.\n"
+        f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {packages}.\n"
+        "Made by `python tests/benchmarks/export_cost.py`.\n"
     )
 
 
