@@ -18,7 +18,7 @@ from mh_edge.capture import Capture, nested_layers
 from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.signature import Signature, Tensor
-from mh_edge_tflite.repairs import expand_new_axes
+from mh_edge_tflite.repairs import compare_signs, expand_new_axes
 
 OPTIONS = {
     "target_ops": [tf.lite.OpsSet.TFLITE_BUILTINS],
@@ -60,6 +60,7 @@ def _bound(captured: Capture, signature: Signature) -> Any:
             node.attr["dtype"].type = tf.as_dtype(described.dtype).as_datatype_enum
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(_shape(described)).as_proto())
     expand_new_axes(graph)
+    compare_signs(graph)
     return graph
 
 

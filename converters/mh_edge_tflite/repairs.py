@@ -50,12 +50,41 @@ def _new_axes(node: Any, constants: Mapping[str, Any]) -> list[int]:
 
 
 def _become_expand_dims(graph: Any, node: Any, source: str, axis: int, kind: int) -> None:
-    place = graph.node.add(name=f"{node.name}/axis", op="Const")
-    place.attr["dtype"].type = tf.int32.as_datatype_enum
-    place.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(axis, tf.int32))
-    node.op = "ExpandDims"
+    _become(node, "ExpandDims", source, _constant(graph, f"{node.name}/axis", axis, tf.int32), kind=kind)
+    node.attr["Tdim"].type = tf.int32.as_datatype_enum
+
+
+def compare_signs(graph: Any) -> None:
+    """(bits of x & 0x80000000) < 0 -> min(x, 1 / x) < 0, in place: both hold for negative numbers and for -0.
+
+    Keras's argmax asks for the sign bit of a float; TFLite has no built-in operation on its bits.
+    """
+    nodes = {node.name: node for node in graph.node}
+    for node in [node for node in graph.node if node.op == "Less"]:
+        masked = nodes[node.input[0].split(":")[0]]
+        bits = nodes[masked.input[0].split(":")[0]] if masked.op == "BitwiseAnd" else masked
+        if bits.op == "Bitcast" and masked.op == "BitwiseAnd" and _is_sign(nodes[masked.input[1].split(":")[0]]):
+            x, kind = bits.input[0], tf.float32.as_datatype_enum
+            _become(bits, "RealDiv", _constant(graph, f"{bits.name}/one", 1.0, tf.float32), x, kind=kind)
+            _become(masked, "Minimum", x, bits.name, kind=kind)
+            _become(node, "Less", masked.name, _constant(graph, f"{node.name}/zero", 0.0, tf.float32), kind=kind)
+
+
+def _is_sign(node: Any) -> bool:
+    return node.op == "Const" and bool((tf.make_ndarray(node.attr["value"].tensor) == tf.int32.min).all())
+
+
+def _constant(graph: Any, name: str, value: float, dtype: tf.DType) -> str:
+    node = graph.node.add(name=name, op="Const")
+    node.attr["dtype"].type = dtype.as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
+    return name
+
+
+def _become(node: Any, op: str, *inputs: str, kind: int) -> None:
+    """Make the node another operation on other inputs of one type."""
+    node.op = op
     del node.input[:]
-    node.input.extend([source, place.name])
+    node.input.extend(inputs)
     node.attr.clear()
     node.attr["T"].type = kind
-    node.attr["Tdim"].type = tf.int32.as_datatype_enum

@@ -38,16 +38,20 @@ class LiteRtSession(Session):
         except (ValueError, RuntimeError) as error:
             raise self._unreadable(error) from error
         self._refuse_foreign_ops()
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        # A free size stands as 1 in the file, which may be too small to prepare (a convolution wants a kernel's width).
+        free = any(-1 in item["shape_signature"] for item in inputs)
         try:
-            self._interpreter.allocate_tensors()
+            if not free:
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise self._unreadable(error) from error
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         input_names, output_names = self._names(inputs, outputs)
         self._inputs = dict(zip(input_names, (item["index"] for item in inputs), strict=True))
         self._outputs = [item["index"] for item in outputs]
         self._shapes = {
-            name: tuple(int(size) for size in item["shape"]) for name, item in zip(input_names, inputs, strict=True)
+            name: () if free else tuple(int(size) for size in item["shape"])
+            for name, item in zip(input_names, inputs, strict=True)
         }
         return Signature(
             tuple(_tensor(name, item) for name, item in zip(input_names, inputs, strict=True)),

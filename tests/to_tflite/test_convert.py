@@ -93,7 +93,13 @@ def constants():
     return keras.Model(x, layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 2.0, 4.0])(x))
 
 
-MODELS = (several, of_dict, nested, shared, called, dropped, gelu, causal, convolutions, constants)
+def classes():
+    """Keras's argmax looks at the sign bit of a float."""
+    x = keras.Input((None, 4), name="x")
+    return keras.Model(x, keras.ops.argmax(layers.Dense(3)(x), axis=-1))
+
+
+MODELS = (several, of_dict, nested, shared, called, dropped, gelu, causal, convolutions, constants, classes)
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
