@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -49,17 +49,20 @@ def verify(
     for path in candidates:
         recover(path.parent)
     arrays = load_feeds(feeds)
-    against: Any = Path(reference)
-    if against.suffix in ARTIFACT_SUFFIXES:
-        recover(against.parent)
-    else:
-        from mh_edge.models import resolve_model
-
-        progress("loading the model")
-        against = resolve_model(reference, custom_modules=custom_modules, unsafe=unsafe)
+    if Path(reference).suffix in ARTIFACT_SUFFIXES:
+        recover(Path(reference).parent)
     progress("verifying")
     result = prove(
-        against, candidates, feeds=arrays, atol=atol, rtol=rtol, seed=seed, failures=failures, label=reference
+        reference,
+        candidates,
+        feeds=arrays,
+        atol=atol,
+        rtol=rtol,
+        seed=seed,
+        failures=failures,
+        label=reference,
+        custom_modules=custom_modules,
+        unsafe=unsafe,
     )
     return Outcome(
         result.to_json(), lambda console: show(console, result), 0 if result.passed else NotEqualError.exit_code

@@ -39,14 +39,17 @@ def verify(
     seed: int = 0,
     failures: str | Path | None = None,
     label: str | None = None,
+    custom_modules: Sequence[str] = (),
+    unsafe: bool = False,
 ) -> Verification:
     """|candidate(x) - reference(x)| <= what float32 explains, for every output and feed x.
 
-    reference: a Keras model, its Program, or an artifact; the yardstick of a Keras model is a float64 clone or, failing
-    that, float32 in several orders, unless atol or rtol is given: then |error| <= atol + rtol |expected|. An artifact
-    as reference needs them. candidates: .onnx or .tflite files. feeds: real inputs by name, compared in addition to the
-    generated grid. seed: of the grid. failures: a folder for the feed that fails, as .npz. label: what the reference is
-    called in the report and the command.
+    reference: a Keras model, its Program, what `mh_edge.export` takes for a model ("model.keras", "module:function";
+    see there for custom_modules and unsafe), or an artifact; the yardstick of a Keras model is a float64 clone or,
+    failing that, float32 in several orders, unless atol or rtol is given: then |error| <= atol + rtol |expected|. An
+    artifact as reference needs them. candidates: .onnx or .tflite files. feeds: real inputs by name, compared in
+    addition to the generated grid. seed: of the grid. failures: a folder for the feed that fails, as .npz. label: what
+    the reference is called in the report and the command.
 
     Raises UsageError when tolerances are needed or senseless, InputError when a file or a feed cannot be used, or the
     model refuses almost every feed. A candidate that is not equal is no exception: see Verification.passed and
@@ -56,7 +59,12 @@ def verify(
     if not candidates:
         raise UsageError("nothing to compare: no artifact was given.", "Name at least one .onnx or .tflite file.")
     with ExitStack() as stack:
-        against, name = _reference(reference, tolerance is not None, stack)
+        if isinstance(reference, str | Path) and Path(reference).suffix.lower() not in SUFFIXES:
+            from mh_edge.models import resolve_model
+
+            label = label or str(reference)
+            reference = resolve_model(reference, custom_modules=custom_modules, unsafe=unsafe)
+        against, name = _reference(reference, feeds, tolerance is not None, stack)
         paths = [str(path) for path in candidates]
         sessions = {path: stack.enter_context(open_session(path)) for path in dict.fromkeys(paths)}
         matches = {path: match(against.signature, session.signature, path) for path, session in sessions.items()}
@@ -80,7 +88,7 @@ def _tolerance(atol: float | None, rtol: float | None) -> tuple[float, float] | 
     return None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0)
 
 
-def _reference(reference: Any, explicit: bool, stack: ExitStack) -> tuple[Reference, str]:
+def _reference(reference: Any, feeds: Arrays | None, explicit: bool, stack: ExitStack) -> tuple[Reference, str]:
     if isinstance(reference, str | Path):
         return _artifact_reference(Path(reference), explicit, stack), str(reference)
     from mh_edge.policy import is_float32, with_policy
@@ -89,17 +97,13 @@ def _reference(reference: Any, explicit: bool, stack: ExitStack) -> tuple[Refere
     from mh_edge.verification.keras_reference import KerasReference
 
     if not isinstance(reference, Program):
-        reference = program(reference if is_float32(reference) else with_policy(reference, "float32"))
+        reference = program(reference if is_float32(reference) else with_policy(reference, "float32"), feeds)
     if all(tensor.domain == Domain() for tensor in reference.signature.inputs):
         reference = derive(reference)
     return KerasReference(reference, explicit=explicit), str(reference.model.name)
 
 
 def _artifact_reference(path: Path, explicit: bool, stack: ExitStack) -> Reference:
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"the reference {path} is no artifact.", "Load a Keras model first, or name an .onnx or .tflite file."
-        )
     if not explicit:
         raise UsageError(
             f"the reference {path} is an artifact, whose own rounding errors cannot be measured.",
