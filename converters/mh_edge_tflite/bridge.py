@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,12 @@ import tensorflow as tf
 from tensorflow.lite.python.convert import convert_graphdef
 from tensorflow.lite.python.convert_phase import ConverterError
 
-from mh_edge.capture import Capture, nested_layers
+from mh_edge.capture import Capture, Weight, nested_layers
 from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.signature import Signature, Tensor
 from mh_edge_tflite.repairs import compare_signs, expand_new_axes
+from mh_edge_tflite.standins import Kernels, StandIn, located, stand_ins
 
 OPTIONS = {
     "target_ops": [tf.lite.OpsSet.TFLITE_BUILTINS],
@@ -34,25 +35,28 @@ NUMBER = re.compile(r"_\d+$")
 """What TensorFlow adds to a name scope that is entered once more."""
 
 
-def _bound(captured: Capture, signature: Signature) -> Any:
-    """A copy of the captured graph (a tf.GraphDef) with each weight input turned into a constant.
+def _bound(captured: Capture, signature: Signature, standing: Mapping[str, StandIn]) -> Any:
+    """A copy of the captured graph (a tf.GraphDef) with each weight input turned into a constant, or into its stand-in.
 
     TensorFlow's own freezing would copy the weights five times more. An input that nothing reads is put back, for the
     file shall have it too.
     """
     graph = type(captured.graph)()
     graph.CopyFrom(captured.graph)
-    weights = {_node(name): weight for name, weight in captured.weights.items()}
+    weights = _weights(captured)
     for node in graph.node:
         if node.name in weights:
-            value = weights[node.name].read()
             node.op = "Const"
             node.attr.clear()
-            node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
             tensor = node.attr["value"].tensor
-            tensor.dtype = node.attr["dtype"].type
-            tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
-            tensor.tensor_content = value.tobytes()
+            if stand_in := standing.get(node.name):
+                tensor.CopyFrom(stand_in.proto())
+            else:
+                value = weights[node.name].read()
+                tensor.dtype = tf.as_dtype(value.dtype).as_datatype_enum
+                tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+                tensor.tensor_content = value.tobytes()
+            node.attr["dtype"].type = tensor.dtype
     present = {node.name for node in graph.node}
     for name, described in zip(captured.inputs, signature.inputs, strict=True):
         if _node(name) not in present:
@@ -64,16 +68,31 @@ def _bound(captured: Capture, signature: Signature) -> Any:
     return graph
 
 
-def to_flatbuffer(program: Program, captured: Capture, signature: Signature) -> bytes:
-    """The converter's flatbuffer of a captured program; inputs and outputs in the signature's order.
+def _weights(captured: Capture) -> dict[str, Weight]:
+    """By the names of their nodes."""
+    return {_node(name): weight for name, weight in captured.weights.items()}
+
+
+def to_flatbuffer(program: Program, captured: Capture, signature: Signature) -> tuple[bytes, Kernels]:
+    """The converter's flatbuffer of a captured program, inputs and outputs in the signature's order; and the kernels
+    that belong into its buffers, by the number of the buffer.
 
     Raises ConversionError, naming the operations, when something has no built-in form.
     """
+    standing = stand_ins(captured.graph, _weights(captured))
+    content = _converted(program, captured, signature, standing)
+    kernels = located(content, standing)
+    if kernels is None:
+        return _converted(program, captured, signature, {}), {}
+    return content, kernels
+
+
+def _converted(program: Program, captured: Capture, signature: Signature, standing: Mapping[str, StandIn]) -> bytes:
     with tf.Graph().as_default():
         inputs = _stand_ins(captured.inputs, signature.inputs)
         outputs = _stand_ins(captured.outputs, signature.outputs)
     try:
-        return convert_graphdef(_Spent(_bound(captured, signature)), inputs, outputs, **OPTIONS)  # type: ignore[no-any-return]
+        return convert_graphdef(_Spent(_bound(captured, signature, standing)), inputs, outputs, **OPTIONS)  # type: ignore[no-any-return]
     except ConverterError as error:
         raise _refusal(error, program, signature) from error
 

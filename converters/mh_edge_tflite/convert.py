@@ -49,7 +49,7 @@ def convert(program: Program, signature: Signature) -> Converted:
         captured = _captured(traced, program, signature)
         for function in captured.graph.library.function:
             refuse_random(tf.compat.v1.GraphDef(node=function.node_def))
-        content = finished(to_flatbuffer(program, captured, signature), signature, context.used)
+        content = finished(*to_flatbuffer(program, captured, signature), signature, context.used)
 
     def save(path: Path) -> list[Path]:
         path.write_bytes(content)

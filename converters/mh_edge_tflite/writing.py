@@ -8,7 +8,7 @@ by their number, and the metadata that is left says which runtime version it nee
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flatbuffers
@@ -16,6 +16,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from mh_edge.signature import Signature, Tensor
+from mh_edge_tflite.standins import Kernels
 
 IDENTIFIER = b"TFL3"
 ALIGNMENT = 16
@@ -29,14 +30,20 @@ SLACK = 1 << 20
 
 
 class _Buffer(schema.BufferT):  # type: ignore[misc]
-    """A buffer that is packed with the schema's alignment, which the generated code forgets."""
+    """A buffer that is packed with the schema's alignment, which the generated code forgets.
+
+    kernel: the numbers that go there instead of `data`, which is as long; they are laid out in place, without a copy.
+    """
+
+    kernel: Callable[[], np.ndarray] | None = None
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 (the generated name)
         data = None
         if self.data is not None:
             builder.StartVector(1, len(self.data), ALIGNMENT)
             builder.head -= len(self.data)
-            builder.Bytes[builder.head : builder.head + len(self.data)] = memoryview(self.data)
+            values = self.data if self.kernel is None else self.kernel()
+            np.ndarray(values.shape, values.dtype, builder.Bytes, builder.head)[...] = values
             data = builder.EndVector()
         schema.BufferStart(builder)
         if data is not None:
@@ -44,10 +51,11 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
         return schema.BufferEnd(builder)
 
 
-def finished(content: bytes, signature: Signature, rules: Mapping[str, int]) -> memoryview:
+def finished(content: bytes, kernels: Kernels, signature: Signature, rules: Mapping[str, int]) -> memoryview:
     """The flatbuffer with the signature's names and order, the same bytes for the same model.
 
-    content: as the converter wrote it, its main graph's inputs and outputs in the signature's order.
+    content: as the converter wrote it, its main graph's inputs and outputs in the signature's order. kernels: what goes
+    into its buffers in the place of stand-ins, by the number of the buffer.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     main = model.subgraphs[0]
@@ -55,7 +63,7 @@ def finished(content: bytes, signature: Signature, rules: Mapping[str, int]) -> 
     for number, graph in enumerate(model.subgraphs):
         graph.name = "main" if number == 0 else f"subgraph_{number}"
     _rewrite_metadata(model, rules)
-    model.buffers = [_aligned(buffer) for buffer in model.buffers]
+    model.buffers = [_aligned(buffer, kernels.get(number)) for number, buffer in enumerate(model.buffers)]
     model.description = "mh-edge"
     builder = flatbuffers.Builder(len(content) + SLACK)
     builder.Finish(model.Pack(builder), IDENTIFIER)
@@ -99,9 +107,9 @@ def _rewrite_metadata(model: Any, rules: Mapping[str, int]) -> None:
     model.metadata = [*kept, rows]
 
 
-def _aligned(buffer: Any) -> _Buffer:
+def _aligned(buffer: Any, kernel: Callable[[], np.ndarray] | None) -> _Buffer:
     if buffer.offset or buffer.size:
         raise ValueError("the converter stored weights outside the flatbuffer, which it was not asked to do")
     result = _Buffer()
-    result.data = buffer.data
+    result.data, result.kernel = buffer.data, kernel
     return result

@@ -253,8 +253,8 @@ watcher.join()
 print((highest - before) / sum(variable.value.numpy().nbytes for variable in source.variables))
 """
 
-MOST_MEMORY = 8.0
-"""Times the weights; 2 to 6 were measured."""
+MOST_MEMORY = 6.0
+"""Times the weights; 3 were measured, and 9 when the converter saw the kernels."""
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
