@@ -204,14 +204,14 @@ def capture(
     # A new tf.function per trace: a retrace of an old one would skip the replaced calls.
     concrete = tf.function(traced, autograph=False).get_concrete_function(*specs, *weight_specs)
     outputs = tuple(tensor.name for tensor in concrete.outputs)
-    graph = _inlined(concrete)
+    names = [tensor.name for tensor in concrete.inputs]
+    graph = _inlined(concrete, keep=names[: len(inputs)])
     refuse_random(graph)
     if assigned:
         raise InputError(
             f"the model assigns to {assigned[0]} at inference, so its answer depends on the calls before.",
             "An exported file must give the same answer on every call; make that state an input and an output.",
         )
-    names = [tensor.name for tensor in concrete.inputs]
     kept = {node.name for node in graph.node}
     values = [Weight(variable.path, partial(keras.ops.convert_to_numpy, variable)) for variable in variables]
     values += [Weight("constant", tensor.numpy) for tensor in concrete.captured_inputs]
@@ -221,13 +221,15 @@ def capture(
     return Capture(graph, tuple(names[: len(inputs)]), outputs, weights, calls)
 
 
-def _inlined(concrete: Any) -> Any:
-    """The traced graph as a tf.GraphDef with its function calls inlined, and what no output needs dropped.
+def _inlined(concrete: Any, keep: Sequence[str]) -> Any:
+    """The traced graph as a tf.GraphDef with its function calls inlined, and what neither an output needs nor `keep`
+    names (inputs that nothing reads are inputs of the file all the same) dropped.
 
     Nothing is frozen here, there are no variables in it; but loops come out of this in the form that tf2onnx knows.
     """
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=False)
-    graph = _needed(frozen.graph.as_graph_def(), [_node_name(tensor.name) for tensor in concrete.outputs])
+    wanted = [*keep, *(tensor.name for tensor in concrete.outputs)]
+    graph = _needed(frozen.graph.as_graph_def(), list(map(_node_name, wanted)))
     for node in (*graph.node, *(node for function in graph.library.function for node in function.node_def)):
         # Keras asks for XLA around grouped convolutions; a converter may inline them all the same.
         node.attr.pop("_XlaMustCompile", None)
@@ -237,11 +239,11 @@ def _inlined(concrete: Any) -> Any:
     return graph
 
 
-def _needed(graph: Any, outputs: Sequence[str]) -> Any:
-    """The nodes that the outputs depend on, in their order."""
+def _needed(graph: Any, wanted: Sequence[str]) -> Any:
+    """The wanted nodes and those that they depend on, in their order."""
     nodes = {node.name: node for node in graph.node}
     needed: set[str] = set()
-    pending = list(outputs)
+    pending = list(wanted)
     while pending:
         if (name := pending.pop()) not in needed:
             needed.add(name)
@@ -269,8 +271,10 @@ def _slots(structure: Any) -> Any:
 
 
 def refuse_random(graph: Any) -> None:
-    """InputError when the graph (a tf.GraphDef) holds an operation that draws random numbers."""
-    for node in graph.node:
+    """InputError when the graph (a tf.GraphDef), or a body of one of its loops and branches, holds an operation that
+    draws random numbers.
+    """
+    for node in (*graph.node, *(node for function in graph.library.function for node in function.node_def)):
         if "Random" in node.op or node.op == "Multinomial":
             raise InputError(
                 f"the model draws random numbers at inference (operation {node.op} at {node.name}).",

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from mh_edge.capture import MARK, Capture
 from mh_edge.errors import ConversionError
+from mh_edge.wording import said
 from mh_edge_onnx.names import Names
 from mh_edge_onnx.repairs import HANDLERS
 
@@ -25,6 +26,10 @@ DOMAIN = "mh_edge"
 
 NEWEST_TF2ONNX_OPSET = 18
 """tf2onnx 1.17 refuses anything newer; newer opsets are reached by lifting its output."""
+
+
+HANDLER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""tf2onnx checks with assertions and its own ValueErrors, and stumbles over what it did not foresee."""
 
 
 @contextmanager
@@ -43,6 +48,18 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextmanager
+def _refusals_named() -> Iterator[None]:
+    """What tf2onnx's handlers raise for a form of an operation that they do not take becomes a ConversionError."""
+    try:
+        yield
+    except HANDLER_ERRORS as error:
+        raise ConversionError(
+            f"tf2onnx cannot convert an operation of the model: {said(error)}",
+            "Write a rule for the layer that uses it (mh_edge.rules.rule), or replace the layer.",
+        ) from error
+
+
 def _mark(graph: Any, node: Any, name: str, args: Any) -> Any:
     del graph, name, args
     node.domain, node.type = DOMAIN, "Call"
@@ -59,7 +76,7 @@ def to_ir(captured: Capture, opset: int) -> ir.Model:
     import tf2onnx
 
     wanted = min(opset, NEWEST_TF2ONNX_OPSET)
-    with _quiet():
+    with _quiet(), _refusals_named():
         proto, _ = tf2onnx.convert.from_graph_def(
             captured.graph,
             name="mh_edge",

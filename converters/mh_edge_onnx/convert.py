@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import onnx_ir as ir
+import tensorflow as tf
 
 from mh_edge.artifact import Converted
 from mh_edge.capture import Capture, capture, nested_layers
+from mh_edge.errors import ConversionError
 from mh_edge.opsets import IR_VERSION, resolve_opset
 from mh_edge.program import Program
 from mh_edge.rules import rules_for
 from mh_edge.signature import Signature
+from mh_edge.wording import said
 from mh_edge_onnx.bridge import NEWEST_TF2ONNX_OPSET, to_ir
 from mh_edge_onnx.cleanup import clean
 from mh_edge_onnx.context import Job
@@ -40,22 +43,33 @@ def build(
     """The finished onnx_ir model of a program, and the job that tells which rules were used.
 
     signature: program.signature, some dims pinned. opset: see mh_edge.opsets.
-    Raises UsageError for an opset or runtime that does not exist, ConversionError when something has no conversion.
+    Raises UsageError for an opset or runtime that does not exist, ConversionError when something has no
+    conversion or cannot be traced.
     """
     job = Job(resolve_opset(opset, runtime), runtime, _convert)
-    captured = capture(
-        program.call,
-        signature.inputs,
-        layers=nested_layers(program.model),
-        variables=program.variables,
-        rules=rules_for("onnx"),
-    )
-    model = _convert(captured, job)
+    model = _convert(_captured(program, signature), job)
     job.register(model.graph)
     clean(model, signature)
     model.producer_name, model.producer_version = PRODUCER, None
     model.graph.name = program.model.name
     return model, job
+
+
+def _captured(program: Program, signature: Signature) -> Capture:
+    """The traced program. Raises ConversionError for a model that runs eagerly and cannot be traced."""
+    try:
+        return capture(
+            program.call,
+            signature.inputs,
+            layers=nested_layers(program.model),
+            variables=program.variables,
+            rules=rules_for("onnx"),
+        )
+    except (ValueError, TypeError, NotImplementedError, tf.errors.OpError) as error:
+        raise ConversionError(
+            f"TensorFlow cannot trace the model {program.model.name!r}: {said(error)}",
+            "Where sizes are the reason, fix them (--sequence N, --dim NAME=N); otherwise change that layer.",
+        ) from error
 
 
 def _convert(captured: Capture, job: Any) -> ir.Model:

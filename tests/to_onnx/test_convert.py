@@ -112,6 +112,13 @@ class Noisy(layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x))
 
 
+class NoisyLoop(layers.Layer):
+    def call(self, x):
+        import tensorflow as tf
+
+        return tf.while_loop(lambda n, _: n < 3, lambda n, y: (n + 1, y + tf.random.normal(tf.shape(y))), (0, x))[1]
+
+
 class Counting(layers.Layer):
     def build(self, shape):
         self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
@@ -132,6 +139,7 @@ class Unique(layers.Layer):
     ("layer", "error", "said"),
     [
         (Noisy, InputError, "draws random numbers"),
+        (NoisyLoop, InputError, "draws random numbers"),
         (Counting, InputError, "assigns to"),
         (Unique, ConversionError, "Betainc"),
     ],
@@ -160,3 +168,28 @@ def test_the_model_is_as_it_was_afterwards():
     assert not [layer.name for layer in model._flatten_layers() if "call" in vars(layer)]
     for name, value in model(ids).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_an_input_that_nothing_reads_is_an_input_of_the_file(tmp_path):
+    x, unused = keras.Input((3,), name="x"), keras.Input((None, 2), name="unused")
+    model = keras.Model([unused, x], layers.Dense(2, name="y")(x))
+    source, path = convert(model, tmp_path / "x.onnx")
+    session = onnxruntime.InferenceSession(path)
+    assert [item.name for item in session.get_inputs()] == ["unused", "x"]
+    feeds = {"unused": np.zeros((4, 5, 2), np.float32), "x": np.ones((4, 3), np.float32)}
+    np.testing.assert_allclose(session.run(None, feeds)[0], source.run(feeds)["y"], rtol=1e-5)
+
+
+def test_a_name_that_tensorflow_cannot_trace_is_a_sentence(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Activation("relu", name="with space")])
+    with pytest.raises(ConversionError, match="'with space' is not a valid scope name"):
+        convert(model, tmp_path / "x.onnx")
+
+
+def test_what_tf2onnx_stumbles_over_is_a_sentence(tmp_path, monkeypatch):
+    def stumble(*args, **kwargs):
+        raise AssertionError("a form of Conv2D that nobody foresaw")
+
+    monkeypatch.setattr("tf2onnx.convert.from_graph_def", stumble)
+    with pytest.raises(ConversionError, match="a form of Conv2D that nobody foresaw"):
+        convert(tagger(), tmp_path / "x.onnx")
