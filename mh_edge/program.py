@@ -75,7 +75,7 @@ def program(model: keras.Model, feeds: Mapping[str, np.ndarray] | None = None) -
     """The Program of any Keras 3 model; a model that was never called is built from `feeds` when it needs to be.
 
     Raises InputError when the inputs are unknown (a subclassed or deferred Sequential model that was never called, and
-    no feeds), and when the model keeps state between calls.
+    no feeds), when the model keeps state between calls, and when an output is always empty.
     """
     structure, inputs = _inputs(model, feeds)
     _refuse_stateful(model)
@@ -214,6 +214,7 @@ def _with_names(unnamed: Program) -> Program:
     for sharing in _sharings(inputs):
         candidate = _named(inputs, sharing)
         if (probed := _probe(unnamed, candidate)) is not None:
+            _refuse_empty(probed)
             return Program(unnamed.model, Signature(candidate, probed), unnamed.structure)
     # No probe size suits the model: run it once more for the reason.
     sizes = dict.fromkeys(Signature(candidate, ()).free_dims(), PROBE_SIZES[0][0])
@@ -221,6 +222,15 @@ def _with_names(unnamed: Program) -> Program:
     raise InputError(
         f"Keras itself cannot run the model {unnamed.model.name!r} on zeros of its own input shapes: {reason}"
     )
+
+
+def _refuse_empty(outputs: Sequence[Tensor]) -> None:
+    for tensor in outputs:
+        if 0 in tensor.shape:
+            raise InputError(
+                f"output {tensor.name!r} has the shape {tensor.shape}: it holds no number, so nothing can be proven.",
+                "Build the model with sizes of at least 1.",
+            )
 
 
 def _sharings(inputs: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:

@@ -167,3 +167,10 @@ def test_refusals_say_what_to_do(model, feeds, said):
     with pytest.raises(InputError, match=said) as raised:
         program(model(), feeds)
     assert raised.value.hint
+
+
+def test_an_output_without_a_number_is_refused():
+    x = keras.Input((3, 0), name="x")
+    with pytest.raises(InputError, match="output 'y' has the shape") as caught:
+        program(keras.Model(x, layers.Activation("relu", name="y")(x)))
+    assert caught.value.hint

@@ -52,7 +52,8 @@ def errors(expected: np.ndarray, got: np.ndarray, like: np.ndarray) -> np.ndarra
     wide = expected.astype(np.float64)
     finite = np.isfinite(like)
     with np.errstate(invalid="ignore", over="ignore"):
-        error = np.abs(got.astype(np.float64) - np.where(np.isfinite(wide), wide, like))
+        # An array even where the output is one number, which NumPy would hand back as a number.
+        error = np.asarray(np.abs(got.astype(np.float64) - np.where(np.isfinite(wide), wide, like)))
     error[np.isnan(error)] = np.inf
     same = (like == got) | (np.isnan(like) & np.isnan(got))
     error[~finite] = np.where(same, 0.0, np.inf)[~finite]

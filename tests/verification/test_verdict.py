@@ -9,6 +9,7 @@ import artifacts
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from mh_edge.errors import InputError, NotEqualError, UsageError
 from mh_edge.verification import verify
@@ -225,3 +226,12 @@ def test_a_candidate_that_refuses_a_feed_fails_with_the_runtimes_words(tmp_path:
     (candidate,) = verify(model, [artifacts.to_onnx(small, tmp_path / "small.onnx")]).candidates
     assert not candidate.passed
     assert "ONNX Runtime cannot run" in candidate.reasons[0]
+
+
+def test_an_output_of_one_number_is_compared(tmp_path: Path) -> None:
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, keras.ops.sum(layers.Dense(3)(x)))
+    path = artifacts.to_onnx(model, tmp_path / "sum.onnx")
+    assert verify(model, [path]).passed
+    model.layers[1].bias.assign([0.001, 0.0, 0.0])
+    assert not verify(model, [path]).passed
