@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from mh_edge.jsontext import dumps
@@ -19,6 +20,20 @@ from mh_edge.signature import Signature
 
 MANIFEST_SUFFIX = ".json"
 MANIFEST_LAYOUT = 1
+
+FIELDS: Mapping[str, type | UnionType] = {
+    "format": str,
+    "sha256": str,
+    "opset": int | None,
+    "signature": dict,
+    "rules": dict,
+    "notes": list,
+    "data": list,
+    "versions": dict,
+    "verified": dict | None,
+    "recipe": dict,
+}
+"""What a manifest holds. A file that lacks one, or holds something else there, is not one of ours."""
 
 FORMATS = {"onnx": "mh_edge_onnx", "tflite": "mh_edge_tflite"}
 """Each format (which is also the file's suffix) with the package whose `convert` makes it."""
@@ -123,11 +138,15 @@ def read_manifest(artifact: Path, sha256: str | None = None) -> Manifest | None:
     fields = _fields(manifest_path(artifact))
     if fields is None or fields["sha256"] != (sha256 or file_sha256(artifact)):
         return None
+    try:
+        signature = Signature.from_json(fields["signature"])
+    except (KeyError, TypeError, ValueError):
+        return None
     return Manifest(
         format=fields["format"],
         sha256=fields["sha256"],
         opset=fields["opset"],
-        signature=Signature.from_json(fields["signature"]),
+        signature=signature,
         rules=fields["rules"],
         notes=tuple(fields["notes"]),
         data=tuple(fields["data"]),
@@ -166,6 +185,7 @@ def _fields(path: Path) -> dict[str, Any] | None:
     """The content of a manifest of ours, else None."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) and fields.get("mh_edge_manifest") == MANIFEST_LAYOUT else None
+    ours = isinstance(fields, dict) and fields.get("mh_edge_manifest") == MANIFEST_LAYOUT
+    return fields if ours and all(isinstance(fields.get(key), kind) for key, kind in FIELDS.items()) else None

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 import click
 
 from mh_edge import __version__
-from mh_edge.errors import MhEdgeError, UsageError
+from mh_edge.errors import InputError, MhEdgeError, UsageError
 from mh_edge.jsontext import dumps
 
 COMMANDS = ("export", "verify", "inspect", "devices", "upgrade")
 """Each is the function of that name in mh_edge/commands/<name>.py."""
+
+SYSTEM_HINT = "Check its permissions, and the room that is left where it lies."
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -70,16 +72,24 @@ def main(args: Sequence[str] | None = None) -> int:
         _report(UsageError(error.format_message(), hint), arguments)
         return UsageError.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`). What is still buffered must not be tried again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()  # whoever read it has gone (`| head`)
         return PIPE_CLOSED
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        where = "the output" if error.filename is None else repr(error.filename)
+        _report(InputError(f"{where} cannot be read or written: {error.strerror or error}.", SYSTEM_HINT), arguments)
+        return InputError.exit_code
     except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a sentence
         fault = MhEdgeError(f"this is a fault in mh-edge: {type(error).__name__}: {error}", "--debug shows where.")
         _report(fault, arguments)
         return fault.exit_code
+
+
+def _close_output() -> None:
+    """Nothing can be printed any more; what is still buffered must not be tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: MhEdgeError, arguments: Sequence[str]) -> None:
@@ -87,8 +97,11 @@ def _report(error: MhEdgeError, arguments: Sequence[str]) -> None:
     if "--debug" in arguments:
         traceback.print_exc()
     if "--json" in arguments:
-        print(dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}))
-        return
+        try:
+            print(dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}), flush=True)
+            return
+        except OSError:
+            _close_output()
     print(f"mh-edge: {error.message}", file=sys.stderr)
     if error.hint:
         print(error.hint, file=sys.stderr)

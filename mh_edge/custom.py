@@ -88,7 +88,7 @@ def _named(what: str) -> Iterator[None]:
         yield
     except MhEdgeError:
         raise
-    except Exception as error:  # the user's code: it may raise anything
+    except (Exception, SystemExit) as error:  # the user's code: it may raise anything, or leave
         raise InputError(f"{what} {type(error).__name__}: {said(error)}", "Correct it, then run this again.") from error
     finally:
         sys.path.remove(folder)

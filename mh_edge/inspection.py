@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,8 @@ def _read_onnx(path: Path) -> Content:
         raise InputError(f"{str(path)!r} is truncated or not an ONNX file.", "Copy or export it again.") from error
     if not model.opset_import or not model.graph.output:
         raise InputError(f"{str(path)!r} is not an ONNX model: it names no operator set or no output.")
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise InputError(f"{str(path)!r} is damaged: it holds names that are no text.", "Copy or export it again.")
     nodes = list(_nodes(model.graph.node)) + [node for function in model.functions for node in _nodes(function.node)]
     weights = {tensor.name for tensor in model.graph.initializer}
     signature = Signature(
@@ -118,6 +120,16 @@ def _read_onnx(path: Path) -> Content:
         rules=_rules(nodes),
         data=_external_data(model),
     )
+
+
+def _texts(message: Any) -> Iterator[str | bytes]:
+    """Every string field in a protobuf message; bytes where what is stored is not UTF-8."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from [value] if isinstance(value, str | bytes) else value
+        elif field.type == field.TYPE_MESSAGE:
+            for item in value if isinstance(value, Sequence) else [value]:
+                yield from _texts(item)
 
 
 def _rules(nodes: list[onnx.NodeProto]) -> dict[str, int]:
@@ -164,7 +176,7 @@ def _read_tflite(path: Path) -> Content:
     model = read_tables(path, require(f"{package}.schema_py_generated", "litert", "reading a .tflite file"))
     flex = sorted(name for name in model.ops if name.startswith("Flex"))
     notes = (f"needs TensorFlow's Flex delegate for {', '.join(flex)}: plain LiteRT refuses it",) if flex else ()
-    return Content(opset=None, signature=model.signature, ops=_counted(iter(model.ops)), rules={}, notes=notes)
+    return Content(opset=None, signature=model.signature, ops=_counted(iter(model.ops)), rules=model.rules, notes=notes)
 
 
 def _counted(names: Iterator[str]) -> dict[str, int]:

@@ -78,10 +78,22 @@ def test_a_stale_manifest_is_ignored(model: Path) -> None:
     assert read_manifest(model) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"sha256": 1}', '{"mh_edge_manifest": 99}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"sha256": 1}', '{"mh_edge_manifest": 99}', '{"mh_edge_manifest": 1}']
+)
 def test_another_json_beside_a_model_is_not_a_manifest(model: Path, text: str) -> None:
     manifest_path(model).write_text(text)
     assert read_manifest(model) is None
+
+
+def test_a_manifest_of_another_form_is_ignored(model: Path) -> None:
+    path = manifest(model).write(model)
+    fields = json.loads(path.read_text())
+    for change in ({"opset": "17"}, {"data": None}, {"signature": {}}, {"signature": {"inputs": [1], "outputs": []}}):
+        path.write_text(json.dumps(fields | change))
+        assert read_manifest(model) is None, change
+    path.write_text(json.dumps(fields))
+    assert read_manifest(model) is not None
 
 
 def test_no_manifest(model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mh_edge.artifact import Manifest, file_sha256
 from mh_edge.errors import InputError, UnavailableError
+from mh_edge.flatbuffer import METADATA
 from mh_edge.inspection import RULE_KEY, inspect
 from mh_edge.machine import SQUARE_ONNX, SQUARE_TFLITE
 from mh_edge.signature import Signature, Tensor
@@ -83,6 +85,31 @@ def test_flex_operations_are_named_and_flagged(tmp_path: Path) -> None:
     assert found.ops == {"FlexErf": 1}
     assert found.signature.inputs[0].shape == ("x_dim_0",)
     assert found.notes == ("needs TensorFlow's Flex delegate for FlexErf: plain LiteRT refuses it",)
+
+
+def test_the_rules_are_read_from_a_tflite_file_without_a_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "ours.tflite"
+    path.write_bytes(with_metadata({"rules": {"MultiHead": 2, "Dense": 1}}))
+    assert inspect(path).rules == {"MultiHead": 2, "Dense": 1}
+    path.write_bytes(with_metadata({"else": 1}))
+    with pytest.raises(InputError, match="damaged"):
+        inspect(path)
+
+
+def with_metadata(content: object) -> bytes:
+    """The square, with metadata of ours."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(SQUARE_TFLITE)
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    entry.name, entry.buffer = METADATA, len(model.buffers)
+    buffer.data = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    model.metadata = [entry]
+    model.buffers.append(buffer)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def test_what_the_manifest_knows_is_believed_while_it_is_fresh(tmp_path: Path) -> None:
@@ -161,6 +188,13 @@ def test_no_truncation_of_a_real_file_is_taken_for_whole(tmp_path: Path) -> None
         path.write_bytes(whole[:length])
         with pytest.raises(InputError):
             inspect(path)
+
+
+def test_a_name_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(branching_model().SerializeToString().replace(b"Gelu", b"Gel\xff"))
+    with pytest.raises(InputError, match="names that are no text"):
+        inspect(path)
 
 
 def test_a_missing_package_has_the_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

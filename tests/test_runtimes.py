@@ -140,6 +140,22 @@ def test_a_truncated_file_is_refused(onnx_file: Path, tflite_file: Path, tmp_pat
             open_session(path)
 
 
+@pytest.mark.parametrize("tensor", ["x", "y"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, tensor: str) -> None:
+    names = ("input_of_it", "y") if tensor == "x" else ("x", "output_of_it")
+    path = artifacts.affine_onnx(tmp_path / "bad.onnx", KERNEL, BIAS, names=names)
+    path.write_bytes(path.read_bytes().replace(b"_of_it", b"_of_\xff\xfe"))
+    with pytest.raises(InputError, match=r"cannot open .*bad\.onnx"):
+        open_session(path)
+
+
+def test_a_tensor_name_that_is_no_text_is_refused(tflite_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.tflite"
+    path.write_bytes(tflite_file.read_bytes().replace(b"Tensordot/MatMul", b"Tensordot/Mat\xff\xfel"))
+    with pytest.raises(InputError, match="is not a TFLite model that LiteRT can run"):
+        open_session(path)
+
+
 def test_paths_that_are_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
         open_session(tmp_path / "absent.onnx")

@@ -74,6 +74,7 @@ def load_feeds(path: Path | None) -> dict[str, np.ndarray] | None:
     if path is None:
         return None
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -84,10 +85,14 @@ def load_feeds(path: Path | None) -> dict[str, np.ndarray] | None:
                 f"{str(path)!r} holds one nameless array.", "Save the inputs by name: np.savez(path, name=array)."
             )
         with archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"there is no file {str(path)!r}.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        # Not what NumPy says: it takes whatever it does not know for a pickle, and tells how to load that.
+        raise InputError(f"{str(path)!r} is not an .npz of plain arrays.", "Write it with np.savez.") from error
+    if foreign := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise InputError(
-            f"{str(path)!r} is not an .npz of plain arrays: {error}.", "Write it with np.savez."
-        ) from error
+            f"{str(path)!r} is a zip archive, but {foreign[0]!r} in it is no array.", "Write it with np.savez."
+        )
+    return arrays

@@ -46,15 +46,14 @@ class CpuSession(Session):
         options.log_severity_level = SEVERITY_FATAL
         try:
             self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-        except self._errors as error:
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            # Names are decoded only now; those of a damaged file may be no text.
+            return Signature(tuple(map(self._tensor, inputs)), tuple(map(self._tensor, outputs)))
+        except (*self._errors, UnicodeDecodeError) as error:
             raise InputError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot open {self.path}: {first_line(error)}",
                 "Check that the file is whole and that its opset and operators are known to this ONNX Runtime.",
             ) from error
-        return Signature(
-            tuple(self._tensor(item) for item in self._session.get_inputs()),
-            tuple(self._tensor(item) for item in self._session.get_outputs()),
-        )
 
     def _tensor(self, item: object) -> Tensor:
         name, kind, shape = item.name, item.type, item.shape  # type: ignore[attr-defined]

@@ -33,19 +33,21 @@ class LiteRtSession(Session):
                 raise InputError(
                     f"{self.path} is not a TFLite model: the mark {FLATBUFFER_ID.decode()} of the format is not in it."
                 )
+        module = self._module()
         try:
-            self._interpreter = self._module().Interpreter(model_path=str(self.path))
+            self._interpreter = module.Interpreter(model_path=str(self.path))
+            self._refuse_foreign_ops()
+            return self._prepared()
         except (ValueError, RuntimeError) as error:
+            # Names are decoded when they are asked for; those of a damaged file may be no text.
             raise self._unreadable(error) from error
-        self._refuse_foreign_ops()
+
+    def _prepared(self) -> Signature:
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         # A free size stands as 1 in the file, which may be too small to prepare (a convolution wants a kernel's width).
         free = any(-1 in item["shape_signature"] for item in inputs)
-        try:
-            if not free:
-                self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise self._unreadable(error) from error
+        if not free:
+            self._interpreter.allocate_tensors()
         input_names, output_names = self._names(inputs, outputs)
         self._inputs = dict(zip(input_names, (item["index"] for item in inputs), strict=True))
         self._outputs = [item["index"] for item in outputs]

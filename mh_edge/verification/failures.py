@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mh_edge.commit import system_errors_named
 from mh_edge.signature import Signature
 from mh_edge.verification.feeds import Feed, Spec, batch_name, build
 
@@ -52,10 +53,11 @@ def _simpler(signature: Signature, spec: Spec) -> Iterator[Spec]:
 
 def save(feed: Feed, folder: Path, reference: str, artifact: str) -> tuple[str, str]:
     """Write the feed as .npz -> (its path, the command that repeats the failure)."""
-    folder.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", feed.name).strip("-")
     path = folder / f"{Path(artifact).name}.{slug}.npz"
-    # savez takes names as keywords of its own, except those it has itself.
-    with path.open("wb") as file:
-        np.savez(file, **dict(feed.arrays))  # type: ignore[arg-type]
+    with system_errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # savez takes names as keywords of its own, except those it has itself.
+        with path.open("wb") as file:
+            np.savez(file, **dict(feed.arrays))  # type: ignore[arg-type]
     return str(path), shlex.join(["mh-edge", "verify", reference, artifact, "--feeds", str(path)])

@@ -70,6 +70,9 @@ def no_model():
 
 def broken():
     raise RuntimeError("out of luck")
+
+def leaving():
+    raise SystemExit("no model today")
 '''
 
 
@@ -144,6 +147,7 @@ def test_the_wrong_kind_of_file(run: Runner, here: Path, saved: Path) -> None:
         ("unlike_heads", ["31", "32"]),
         ("no_model", ["str"]),
         ("broken", ["RuntimeError: out of luck"]),
+        ("leaving", ["SystemExit: no model today"]),
         ("gone", ["gone"]),
     ],
 )
@@ -176,6 +180,23 @@ def test_a_lambda_is_refused_unless_unsafe(run: Runner, here: Path) -> None:
     assert "Lambda" in sentence
     assert "--unsafe" in sentence
     assert run("export", "lambda.keras", "-o", "out", "--unsafe").code == 0
+
+
+def test_feeds_that_are_no_arrays(run: Runner, here: Path, saved: Path) -> None:
+    for name in ("good.keras", "good.h5", "good.onnx"):
+        sentence = refused(run, "export", saved / "good.keras", "-o", "out", "--feeds", saved / name)
+        assert name in sentence
+        assert "pickle" not in sentence
+
+
+def test_failures_that_cannot_be_saved(run: Runner, here: Path, saved: Path) -> None:
+    (here / "file").write_text("mine")
+    keras.utils.set_random_seed(2)
+    other = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="y")])
+    other.save("other.keras")
+    assert run("export", saved / "good.keras").code == 0
+    sentence = refused(run, "verify", "other.keras", "good.onnx", "--failures", "file", code=4)
+    assert "'file' cannot be written" in sentence
 
 
 def test_never_called_is_built_from_feeds(run: Runner, here: Path) -> None:

@@ -201,6 +201,17 @@ def test_a_reader_that_went_away_is_no_fault(args: list[str]) -> None:
     assert done.stderr == b""
 
 
+def test_a_full_disk_under_the_output_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "square.onnx").write_bytes(machine.SQUARE_ONNX)
+    args = ["inspect", str(tmp_path / "square.onnx"), "--json"]
+    command = [sys.executable, "-c", f"import sys; from mh_edge.cli import main; sys.exit(main({args}))"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False, text=True)
+    assert done.returncode == 3
+    assert done.stderr.startswith("mh-edge: the output cannot be read or written: No space left on device.")
+    assert "Traceback" not in done.stderr
+
+
 def test_sigterm_cleans_up_like_an_exception(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def terminated(names: object) -> None:
         with staged(tmp_path / "out") as staging:
