@@ -167,6 +167,22 @@ def _not_an_archive(path: Path, error: zipfile.BadZipFile) -> InputError:
     )
 
 
+def operations(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The classes of `keras.ops` by the names under which a `.h5` file of Keras 3 holds them among its layers.
+
+    (Masks that Keras computes are such operations, NotEqual and Any; Keras writes them there and does not find them
+    again. Where a layer has the same name, it is taken for the layer, as Keras does.)
+    """
+    modules = (keras.src.ops.core, keras.src.ops.math, keras.src.ops.nn, keras.src.ops.numpy)
+    known = {
+        name: item
+        for module in modules
+        for name, item in vars(module).items()
+        if isinstance(item, type) and issubclass(item, keras.Operation) and name not in vars(keras.layers)
+    }
+    return {name: known[name] for layer in _layers(config) if (name := layer["class_name"]) in known}
+
+
 def refuse_unknown(config: Mapping[str, Any], custom: Mapping[str, Any], path: Path) -> None:
     """Raises InputError for the first layer whose class is not Keras's, this package's, registered, or among
     `custom`.

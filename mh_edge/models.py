@@ -52,6 +52,7 @@ def load_model(path: PathLike, *, custom_modules: Sequence[str] = (), unsafe: bo
             if legacy.is_keras_2(file):
                 modelfile.refuse_code(config, path, unsafe)
                 return legacy.load_model(file, shown, custom_objects=objects, unsafe=unsafe)
+        objects = modelfile.operations(config) | objects
     modelfile.refuse_code(config, path, unsafe)
     modelfile.refuse_unknown(config, objects, path)
     with modelfile.readable(path):

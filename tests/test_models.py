@@ -72,6 +72,16 @@ def test_files_of_keras_3_compute_the_same_and_are_not_compiled(name: str, model
     assert not loaded.compiled
 
 
+def test_h5_of_keras_3_with_a_mask_that_keras_cannot_find_again(tmp_path: Path) -> None:
+    """Keras writes the operations of a mask (NotEqual, Any) among the layers, and does not know them when it reads."""
+    x = keras.Input((None, 3), name="x")
+    masked = keras.Model(x, keras.layers.LSTM(2)(keras.layers.Masking()(x)))
+    masked.save(tmp_path / "masked.h5")
+    steps = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    steps[0, 2:] = 0
+    np.testing.assert_array_equal(load_model(tmp_path / "masked.h5")(steps), masked(steps))
+
+
 def test_a_file_that_was_trained_needs_no_optimizer_state() -> None:
     with h5py.File(REFERENCE / "heads_lstm.h5") as file:
         assert "optimizer_weights" in file
