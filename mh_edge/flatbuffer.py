@@ -6,8 +6,9 @@ and what still points outside ends as InputError.
 
 from __future__ import annotations
 
+import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ from typing import Any
 from mh_edge.errors import InputError
 from mh_edge.signature import Dim, Signature, Tensor
 
+METADATA = "mh_edge"
+"""Name of the metadata in which a file of ours says {"rules": {rule: calls}}, as JSON."""
+
 
 @dataclass(frozen=True)
 class Tables:
     """ops: the name of every operation of every subgraph, in order ("FULLY_CONNECTED"; custom ones by their own
-    name).
+    name). rules: how many layer calls each rule made, by our own metadata; {} for a file of others.
     """
 
     signature: Signature
     ops: tuple[str, ...]
+    rules: Mapping[str, int]
 
 
 def read_tables(path: Path, schema: Any) -> Tables:
@@ -33,9 +38,10 @@ def read_tables(path: Path, schema: Any) -> Tables:
     content = path.read_bytes()
     try:
         model = schema.Model.GetRootAs(content, 0)
-        _check_buffers(model, len(content))
-        return Tables(_signature(model, schema, len(content)), tuple(_ops(model, schema, len(content))))
-    except (struct.error, IndexError, TypeError, ValueError, AttributeError, UnicodeDecodeError) as error:
+        size = len(content)
+        _check_buffers(model, size)
+        return Tables(_signature(model, schema, size), tuple(_ops(model, schema, size)), _rules(model, size))
+    except (struct.error, IndexError, TypeError, ValueError, AttributeError, UnicodeDecodeError, KeyError) as error:
         # TypeError and AttributeError: an offset that leads nowhere gives None instead of a table.
         raise InputError(f"{str(path)!r} is truncated or damaged: {error}.", "Copy or export it again.") from error
 
@@ -65,6 +71,14 @@ def _ops(model: Any, schema: Any, size: int) -> Iterator[str]:
     for graph in _items(model.SubgraphsLength(), model.Subgraphs, size):
         for operator in _items(graph.OperatorsLength(), graph.Operators, size):
             yield names[operator.OpcodeIndex()]
+
+
+def _rules(model: Any, size: int) -> Mapping[str, int]:
+    for entry in _items(model.MetadataLength(), model.Metadata, size):
+        if entry.Name() == METADATA.encode():
+            rules = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())["rules"]
+            return {str(rule): int(count) for rule, count in rules.items()}
+    return {}
 
 
 def _signature(model: Any, schema: Any, size: int) -> Signature:

@@ -15,6 +15,7 @@ import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
+from mh_edge.flatbuffer import METADATA
 from mh_edge.signature import Signature, Tensor
 from mh_edge_tflite.standins import Kernels
 
@@ -24,7 +25,6 @@ ALIGNMENT = 16
 
 SIGNATURE_KEY = "serving_default"
 RUNTIME_VERSION = b"min_runtime_version"
-METADATA = "mh_edge"
 SLACK = 1 << 20
 """Bytes added to the size of the first allocation, for the tables."""
 
