@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from mh_edge.artifact import Converted
-from mh_edge.capture import Capture, capture, nested_layers, refuse_random, replaced, split_arguments
+from mh_edge.capture import Capture, capture, nested_layers, replaced, split_arguments
 from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.rules import Rule, RuleSet, rules_for
@@ -47,8 +47,6 @@ def convert(program: Program, signature: Signature) -> Converted:
 
     with quiet():
         captured = _captured(traced, program, signature)
-        for function in captured.graph.library.function:
-            refuse_random(tf.compat.v1.GraphDef(node=function.node_def))
         content = finished(*to_flatbuffer(program, captured, signature), signature, context.used)
 
     def save(path: Path) -> list[Path]:
