@@ -84,9 +84,13 @@ def _stepped(array: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _bend(at: np.ndarray, near: np.ndarray, far: np.ndarray) -> float:
-    """Median of |f0 - 2 f1 + f2| over median of |f1 - f0|, over the elements that move."""
+    """Median of |f0 - 2 f1 + f2| over median of |f1 - f0|, over the elements that move.
+
+    Elements that are not finite somewhere say nothing about rounding and are left out; 0.0 when none is left.
+    """
     finite = np.isfinite(at) & np.isfinite(near) & np.isfinite(far)
-    slope = np.abs(near - at)[finite]
-    bend = np.abs(at - 2 * near + far)[finite]
+    at, near, far = at[finite], near[finite], far[finite]
+    slope = np.abs(near - at)
+    bend = np.abs(at - 2 * near + far)
     moving = slope > 0
     return float(np.median(bend[moving]) / np.median(slope[moving])) if moving.any() else 0.0

@@ -129,6 +129,18 @@ def test_what_is_allowed_is_factor_times_noise_between_floor_and_cap() -> None:
     assert quiet.allowance("normal", output).allowed == pytest.approx(FLOOR_ULPS * 2**-23 * np.array([1.0, 2.0]))
 
 
+@pytest.mark.filterwarnings("error")
+def test_outputs_that_are_infinite_do_not_make_a_clone_doubtful() -> None:
+    """The mask that a layer puts out as 0 and -inf says nothing about rounding; the rest of the output does."""
+    x = keras.Input((6,), name="x")
+    masked = keras.ops.where(x > 0, x * x, -np.inf)
+    found = program(models.filled(keras.Model(x, layers.Dense(6)(x) + masked)))
+    assert isinstance(truth.float64_truth(found, FEEDS), Evaluator)
+    infinite = np.array([np.inf, -np.inf, np.nan, 1.0])
+    assert truth._bend(infinite, infinite, np.full(4, np.inf)) == 0.0
+    assert truth._bend(infinite, infinite + 1, infinite + 3) == 1.0
+
+
 def test_noise_beyond_the_cap_takes_float64_off_the_throne() -> None:
     output = Tensor("y", "float32", ("batch", 1))
     pool = Pool(Signature((), (output,)))
