@@ -207,8 +207,9 @@ def _stable_order(model: ir.Model) -> None:
         pending.extend((producer, False) for producer in producers if producer is not None)
     graph.remove(list(graph))
     graph.extend(ordered)
+    used |= {value: None for value in graph.outputs if value.is_initializer()}
+    graph.initializers.clear()
     for value in used:
-        graph.initializers.pop(value.name or "")
         graph.register_initializer(value)
 
 

@@ -24,6 +24,9 @@ CALL = "mh_edge.call"
 """Metadata of every emitted node: the rule that wrote it, and, until names are settled, the layer call it belongs
 to."""
 
+RULE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, onnx.defs.SchemaError)
+"""What a mistake in a rule raises: a weight that is not there, an operation that this opset does not have."""
+
 Inputs = Sequence[ir.Value]
 Masks = Sequence[ir.Value | None]
 
@@ -164,9 +167,16 @@ class Context:
         return self._splice(lambda flat: function(*flat), inputs, None)
 
     def lower(self, rule: Rule, layer: keras.Layer, inputs: Inputs, masks: Masks) -> tuple[ir.Value, ...]:
-        """Apply the rule -> its outputs as a tuple."""
-        outputs = rule.lower(self, layer, tuple(inputs), tuple(masks))
-        return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+        """Apply the rule -> its outputs as a tuple. Raises ConversionError, naming the rule, when it fails."""
+        where = f"the ONNX rule for {rule.name} ({rule.lower.__module__}), applied to layer {layer.name!r},"
+        try:
+            outputs = rule.lower(self, layer, tuple(inputs), tuple(masks))
+        except RULE_ERRORS as error:
+            raise ConversionError(f"{where} raised {type(error).__name__}: {error}", "Mend the rule.") from error
+        found = tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+        if not all(isinstance(value, ir.Value) for value in found):
+            raise ConversionError(f"{where} returned {outputs!r}.", "A rule returns what ctx.op gave it, or several.")
+        return found
 
     def _splice(
         self, body: Callable[[Sequence[Any]], Any], values: Inputs, layer: keras.Layer | None

@@ -19,6 +19,7 @@ from mh_edge.errors import ConversionError, InputError, UsageError
 from mh_edge.layers import MultiHead, MultiHeadAttention
 from mh_edge.opsets import OLDEST_RUNTIME
 from mh_edge.program import program
+from mh_edge.rules import Case, Rule, RuleSet
 from mh_edge_onnx import writing
 
 
@@ -66,6 +67,38 @@ def test_every_opset(opset, tmp_path):
     assert [(item.domain, item.version) for item in onnx.load(tmp_path / "x.onnx").opset_import] == [("", opset)]
 
 
+def test_every_initializer_is_used(tmp_path):
+    x = keras.Input((None, 4))
+    model = keras.Model(x, layers.Bidirectional(layers.LSTM(4, return_sequences=True))(layers.Masking()(x)))
+    _, path = convert(model, tmp_path / "x.onnx")
+    graph = onnx.load(path).graph
+    assert {item.name for item in graph.initializer} <= {name for node in graph.node for name in node.input}
+
+
+def missing_weight(ctx, layer, inputs, masks):
+    return ctx.op("Mul", inputs[0], ctx.weight(layer.nope))
+
+
+def unknown_operation(ctx, layer, inputs, masks):
+    return ctx.op("Hadamard", inputs[0])
+
+
+def nothing(ctx, layer, inputs, masks):
+    return None
+
+
+@pytest.mark.parametrize(
+    ("lower", "said"),
+    [(missing_weight, "AttributeError.*nope"), (unknown_operation, "Hadamard"), (nothing, "returned None")],
+)
+def test_a_mistake_in_a_rule_names_the_rule(lower, said, monkeypatch):
+    broken = Rule("onnx", layers.Dense, lower, (Case("any", tagger),), lambda layer: None)
+    monkeypatch.setattr("mh_edge_onnx.convert.rules_for", lambda target: RuleSet(target, {layers.Dense: broken}))
+    source = program(keras.Sequential([keras.Input((3,)), layers.Dense(2, name="first")]))
+    with pytest.raises(ConversionError, match=rf"the ONNX rule for Dense \(.*test_convert\).*'first'.*{said}"):
+        mh_edge_onnx.convert(source, source.signature)
+
+
 def test_rules_are_counted_by_layer_call():
     source = program(tagger())
     rules = mh_edge_onnx.convert(source, source.signature).rules
@@ -77,6 +110,7 @@ import sys
 from pathlib import Path
 import mh_edge_onnx
 from mh_edge.program import program
+from mh_edge.rules import Case, Rule, RuleSet
 from to_onnx.test_convert import tagger
 for name in sys.argv[1:]:
     source = program(tagger())
