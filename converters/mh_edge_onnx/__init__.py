@@ -6,6 +6,6 @@ finished graph.
 
 from __future__ import annotations
 
-from mh_edge_onnx.convert import build, convert
+from mh_edge_onnx.building import build, convert
 
 __all__ = ["build", "convert"]

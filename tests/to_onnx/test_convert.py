@@ -93,7 +93,7 @@ def nothing(ctx, layer, inputs, masks):
 )
 def test_a_mistake_in_a_rule_names_the_rule(lower, said, monkeypatch):
     broken = Rule("onnx", layers.Dense, lower, (Case("any", tagger),), lambda layer: None)
-    monkeypatch.setattr("mh_edge_onnx.convert.rules_for", lambda target: RuleSet(target, {layers.Dense: broken}))
+    monkeypatch.setattr("mh_edge_onnx.building.rules_for", lambda target: RuleSet(target, {layers.Dense: broken}))
     source = program(keras.Sequential([keras.Input((3,)), layers.Dense(2, name="first")]))
     with pytest.raises(ConversionError, match=rf"the ONNX rule for Dense \(.*test_convert\).*'first'.*{said}"):
         mh_edge_onnx.convert(source, source.signature)
