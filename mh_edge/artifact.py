@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -61,7 +61,8 @@ class Artifact:
 
     bytes: with its external data. opset: of ONNX's own domain, None for TFLite. ops: how often each operation occurs,
     subgraphs included. rules: how many layer calls each rule lowered (known for TFLite from the manifest). verified:
-    the figures of the verification, None when it was not verified. notes: what a user should know before running it.
+    the figures of the verification, None when it was not verified. notes: what a user should know before
+    running it. made: rule -> the operations it made, as far as the file marks them.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Artifact:
     rules: Mapping[str, int]
     verified: Mapping[str, Any] | None
     notes: tuple[str, ...] = ()
+    made: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,6 +88,7 @@ class Artifact:
             "outputs": [tensor.to_json() for tensor in self.signature.outputs],
             "ops": dict(self.ops),
             "rules": dict(self.rules),
+            "made": {rule: dict(ops) for rule, ops in self.made.items()},
             "verified": None if self.verified is None else dict(self.verified),
             "notes": list(self.notes),
         }

@@ -7,6 +7,7 @@ and what still points outside ends as InputError.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,14 +21,18 @@ METADATA = "mh_edge"
 """Name of the metadata in which a file of ours says {"rules": {rule: calls}}, as JSON."""
 
 
+_SCOPE = re.compile(r"mh_edge\.(\w+)/")
+
+
 @dataclass(frozen=True)
 class Tables:
-    """ops: the name of every operation of every subgraph, in order ("FULLY_CONNECTED"; custom ones by their own
-    name). rules: how many layer calls each rule made, by our own metadata; {} for a file of others.
+    """ops: every operation of every subgraph, in order: its name ("FULLY_CONNECTED"; custom ones by their own name) and
+    the rule that made it, "" if none did. rules: how many layer calls each rule made, by our own metadata; {} for a
+    file of others.
     """
 
     signature: Signature
-    ops: tuple[str, ...]
+    ops: tuple[tuple[str, str], ...]
     rules: Mapping[str, int]
 
 
@@ -60,7 +65,7 @@ def _check_buffers(model: Any, size: int) -> None:
             raise ValueError("its weights end after the file does")
 
 
-def _ops(model: Any, schema: Any, size: int) -> Iterator[str]:
+def _ops(model: Any, schema: Any, size: int) -> Iterator[tuple[str, str]]:
     builtin = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     names = []
     for code in _items(model.OperatorCodesLength(), model.OperatorCodes, size):
@@ -70,7 +75,13 @@ def _ops(model: Any, schema: Any, size: int) -> Iterator[str]:
         names.append(code.CustomCode().decode() if custom else builtin.get(number, f"BUILTIN_{number}"))
     for graph in _items(model.SubgraphsLength(), model.Subgraphs, size):
         for operator in _items(graph.OperatorsLength(), graph.Operators, size):
-            yield names[operator.OpcodeIndex()]
+            made = graph.Tensors(operator.Outputs(0)).Name() if operator.OutputsLength() else b""
+            yield names[operator.OpcodeIndex()], _rule(made.decode())
+
+
+def _rule(tensor: str) -> str:
+    """The innermost scope `mh_edge.<rule>` in the name of a tensor; the converter joins the names of what it fused."""
+    return next((found[1] for found in reversed(list(_SCOPE.finditer(tensor.split(";")[0])))), "")
 
 
 def _rules(model: Any, size: int) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class Content:
     signature: Signature
     ops: Mapping[str, int]
     rules: Mapping[str, int]
+    made: Mapping[str, Mapping[str, int]]
     data: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -68,6 +69,7 @@ def inspect(path: str | Path) -> Artifact:
         signature=content.signature if manifest is None else manifest.signature,
         ops=content.ops,
         rules=content.rules if manifest is None else manifest.rules,
+        made=content.made,
         verified=None if manifest is None else manifest.verified,
         notes=notes + (() if manifest is None else manifest.notes),
     )
@@ -116,7 +118,8 @@ def _read_onnx(path: Path) -> Content:
     return Content(
         opset=next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), None),
         signature=signature,
-        ops=_counted(f"{node.domain}.{node.op_type}".lstrip(".").removeprefix("ai.onnx.") for node in nodes),
+        ops=_counted(map(_operation, nodes)),
+        made=_made((_rule(node), _operation(node)) for node in nodes),
         rules=_rules(nodes),
         data=_external_data(model),
     )
@@ -132,14 +135,17 @@ def _texts(message: Any) -> Iterator[str | bytes]:
                 yield from _texts(item)
 
 
+def _operation(node: onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}".lstrip(".").removeprefix("ai.onnx.")
+
+
+def _rule(node: onnx.NodeProto) -> str:
+    return next((item.value for item in node.metadata_props if item.key == RULE_KEY), "")
+
+
 def _rules(nodes: list[onnx.NodeProto]) -> dict[str, int]:
     """How many layer calls each rule made: a node of ours is named `<layer call>/<operation>`."""
-    calls = {
-        (item.value, node.name.rpartition("/")[0])
-        for node in nodes
-        for item in node.metadata_props
-        if item.key == RULE_KEY
-    }
+    calls = {(_rule(node), node.name.rpartition("/")[0]) for node in nodes if _rule(node)}
     return _counted(rule for rule, _ in sorted(calls))
 
 
@@ -174,12 +180,28 @@ def _read_tflite(path: Path) -> Content:
     tensorflow_only = version("ai-edge-litert") is None and "tensorflow" in sys.modules
     package = "tensorflow.lite.python" if tensorflow_only else "ai_edge_litert"
     model = read_tables(path, require(f"{package}.schema_py_generated", "litert", "reading a .tflite file"))
-    flex = sorted(name for name in model.ops if name.startswith("Flex"))
+    flex = sorted({name for name, _ in model.ops if name.startswith("Flex")})
     notes = (f"needs TensorFlow's Flex delegate for {', '.join(flex)}: plain LiteRT refuses it",) if flex else ()
-    return Content(opset=None, signature=model.signature, ops=_counted(iter(model.ops)), rules=model.rules, notes=notes)
+    return Content(
+        opset=None,
+        signature=model.signature,
+        ops=_counted(name for name, _ in model.ops),
+        made=_made((rule, name) for name, rule in model.ops),
+        rules=model.rules,
+        notes=notes,
+    )
 
 
-def _counted(names: Iterator[str]) -> dict[str, int]:
+def _made(operations: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """(rule, operation) pairs -> what each rule made; operations without a rule do not count."""
+    by_rule: dict[str, list[str]] = {}
+    for rule, name in operations:
+        if rule:
+            by_rule.setdefault(rule, []).append(name)
+    return {rule: _counted(names) for rule, names in sorted(by_rule.items())}
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
     """Name -> count, the most frequent first."""
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 

@@ -54,6 +54,7 @@ def test_a_foreign_onnx_file(tmp_path: Path) -> None:
     assert (found.format, found.opset, found.bytes) == ("onnx", 17, path.stat().st_size)
     assert found.ops == {"Add": 3, "Tanh": 2, "If": 1, "com.microsoft.Gelu": 1}
     assert found.rules == {"Bias": 2}
+    assert found.made == {"Bias": {"Add": 2}}
     assert found.signature.inputs == (Tensor("c", "bool", ()), Tensor("x", "float32", ("batch", "x_dim_1", 3)))
     assert found.signature.outputs == (Tensor("y", "float32", ("batch", "y_dim_1", 3)),)
     assert found.verified is None

@@ -34,6 +34,7 @@ def inspect(artifact: Path) -> Outcome:
             *(("output", tables.tensor(item)) for item in found.signature.outputs),
             ("operations", f"{sum(found.ops.values())}: {tables.counts(found.ops)}"),
             ("rules", tables.counts(found.rules) or "none"),
+            *((f"  {rule}", tables.counts(ops)) for rule, ops in found.made.items()),
             ("verified", tables.verdict(found.verified)),
             *(("note", note) for note in found.notes),
         ]

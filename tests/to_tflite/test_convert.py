@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from to_tflite.conversion import convert, operations, proven, tables
 
 import mh_edge_tflite
+from mh_edge.inspection import inspect
 from mh_edge.layers import MultiHead, MultiHeadAttention
 from mh_edge.program import program
 from mh_edge.runtimes import open_session
@@ -170,6 +171,10 @@ def test_rules_are_counted_and_written_into_the_file(tmp_path):
     model = tables(tmp_path / "model.tflite")
     (entry,) = [item for item in model.metadata if item.name == b"mh_edge"]
     assert json.loads(bytes(model.buffers[entry.buffer].data)) == {"rules": dict(converted.rules)}
+    made = inspect(tmp_path / "model.tflite").made
+    assert sorted(made) == ["Dense", "GRU", "MultiHead"]
+    assert made["Dense"] == {"FULLY_CONNECTED": 4}
+    assert made["GRU"]["WHILE"] >= 2
 
 
 def test_weights_are_aligned_as_the_schema_demands(tmp_path):
