@@ -167,7 +167,7 @@ def capture(
     sizes).
 
     layers: those to look up rules for. variables: those that become graph inputs.
-    Raises InputError for a graph that draws random numbers or keeps state between calls.
+    Raises InputError for a graph that draws random numbers, keeps state between calls or looks up in tables.
     """
     calls: dict[str, LayerCall] = {}
     assigned: list[str] = []
@@ -218,6 +218,13 @@ def capture(
     weights = {
         name: value for name, value in zip(names[len(inputs) :], values, strict=True) if _node_name(name) in kept
     }
+    for name, tensor in zip(names[len(specs) + len(weight_specs) :], concrete.captured_inputs, strict=True):
+        if name in weights and tensor.dtype == tf.resource:
+            raise InputError(
+                "the model looks its input up in a table (as StringLookup, IntegerLookup and TextVectorization do), "
+                "which is not exported.",
+                "Look up before the model: give the model ids.",
+            )
     return Capture(graph, tuple(names[: len(inputs)]), outputs, weights, calls)
 
 

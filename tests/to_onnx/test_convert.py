@@ -227,3 +227,9 @@ def test_what_tf2onnx_stumbles_over_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("tf2onnx.convert.from_graph_def", stumble)
     with pytest.raises(ConversionError, match="a form of Conv2D that nobody foresaw"):
         convert(tagger(), tmp_path / "x.onnx")
+
+
+def test_a_table_is_a_sentence(tmp_path):
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), layers.IntegerLookup(vocabulary=[5, 7])])
+    with pytest.raises(InputError, match="in a table"):
+        convert(model, tmp_path / "x.onnx")

@@ -235,3 +235,24 @@ def test_an_output_of_one_number_is_compared(tmp_path: Path) -> None:
     assert verify(model, [path]).passed
     model.layers[1].bias.assign([0.001, 0.0, 0.0])
     assert not verify(model, [path]).passed
+
+
+def test_an_output_that_is_empty_for_one_step_is_compared_for_more(tmp_path: Path) -> None:
+    x = keras.Input((None, 4), name="x")
+    dense = layers.Dense(2)
+    model = keras.Model(x, [dense(x)[:, 1:], dense(x)])
+    path = artifacts.to_onnx(model, tmp_path / "rest.onnx")
+    found = verify(model, [path])
+    assert found.passed
+    assert found.candidates[0].feeds >= 8
+    dense.bias.assign([0.001, 0.0])
+    assert not verify(model, [path]).passed
+
+
+def test_a_feed_on_which_all_outputs_are_empty_does_not_count(tmp_path: Path) -> None:
+    x = keras.Input((None, 4), name="x")
+    model = keras.Model(x, layers.Dense(2)(x)[:, 1:])
+    (candidate,) = verify(model, [artifacts.to_onnx(model, tmp_path / "rest.onnx")]).candidates
+    assert candidate.passed
+    assert candidate.feeds >= 8
+    assert candidate.skipped > 0
