@@ -14,16 +14,18 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from onnxruntime import InferenceSession
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from mh_edge.layers import MultiHead, MultiHeadAttention, SeqWeightedAttention
+from mh_edge.quiet import quiet
+
+with quiet():  # TensorFlow prints a page when it is loaded
+    import keras
+
+    from mh_edge.layers import MultiHead, MultiHeadAttention, SeqWeightedAttention
 
 LONGEST, PIXELS = 8, 8
 MOST_CUT = 2  # rows that may be missing at the bottom
@@ -116,11 +118,12 @@ def main() -> None:
         saved = out / f"{model.name}.keras"
         model.save(saved, include_optimizer=False)
         shell("mh-edge", "export", saved, "-o", out, "--to", "onnx", "--to", "tflite", "--feeds", feeds)
-        answers = {
-            saved: model.predict(test_x, verbose=0),
-            saved.with_suffix(".onnx"): onnx_answers(saved.with_suffix(".onnx"), test_x),
-            saved.with_suffix(".tflite"): tflite_answers(saved.with_suffix(".tflite"), test_x),
-        }
+        with quiet():
+            answers = {
+                saved: model.predict(test_x, verbose=0),
+                saved.with_suffix(".onnx"): onnx_answers(saved.with_suffix(".onnx"), test_x),
+                saved.with_suffix(".tflite"): tflite_answers(saved.with_suffix(".tflite"), test_x),
+            }
         for path, given in answers.items():
             right = np.mean(given.argmax(axis=1) == test_labels)
             table.append((path, path.stat().st_size / 1000, right))

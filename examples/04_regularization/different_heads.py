@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 
-import keras
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import mh_edge
-from mh_edge.layers import MultiHead
+from mh_edge.quiet import quiet
+
+with quiet():  # TensorFlow prints a page when it is loaded
+    import keras
+
+    from mh_edge.layers import MultiHead
 
 UNITS, HEADS = 16, 3
 RECURRENT = [1, 4]  # of a Bidirectional LSTM's six weights: the recurrent kernels, forward and backward

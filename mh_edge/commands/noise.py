@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
-TENSORFLOW_FATAL_ONLY = "3"
+from mh_edge.quiet import EVERYTHING, FATAL_ONLY, log_level, terminal
 
 
 @contextlib.contextmanager
@@ -22,13 +21,13 @@ def hushed(*, verbose: bool) -> Iterator[TextIO]:
     """Within it nothing reaches stdout, and stderr only when `verbose`; the stream given still leads to the real
     stderr.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", TENSORFLOW_FATAL_ONLY)
     sys.stdout.flush()
     sys.stderr.flush()
     with contextlib.ExitStack() as stack:
-        terminal = stack.enter_context(_terminal())
+        stack.enter_context(log_level(EVERYTHING if verbose else FATAL_ONLY))
+        shown = stack.enter_context(terminal())
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-        noise = terminal if verbose else nowhere
+        noise = shown if verbose else nowhere
         stack.enter_context(_descriptor_turned(1, 2 if verbose else nowhere.fileno()))
         if not verbose:
             stack.enter_context(_descriptor_turned(2, nowhere.fileno()))
@@ -36,21 +35,7 @@ def hushed(*, verbose: bool) -> Iterator[TextIO]:
             warnings.simplefilter("ignore")
         stack.enter_context(contextlib.redirect_stdout(noise))
         stack.enter_context(contextlib.redirect_stderr(noise))
-        yield terminal
-
-
-@contextlib.contextmanager
-def _terminal() -> Iterator[TextIO]:
-    """sys.stderr, or a second way to it when it is descriptor 2 itself."""
-    try:
-        shared = sys.stderr.fileno() == 2
-    except io.UnsupportedOperation:
-        shared = False
-    if not shared:
-        yield sys.stderr
-        return
-    with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1) as stream:
-        yield stream
+        yield shown
 
 
 @contextlib.contextmanager
