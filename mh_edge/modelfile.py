@@ -11,7 +11,7 @@ import json
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,17 +183,22 @@ def operations(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: known[name] for layer in _layers(config) if (name := layer["class_name"]) in known}
 
 
-def refuse_unknown(config: Mapping[str, Any], custom: Mapping[str, Any], path: Path) -> None:
+def refuse_unknown(
+    config: Mapping[str, Any], custom: Mapping[str, Any], path: Path, broken: Sequence[str] = ()
+) -> None:
     """Raises InputError for the first layer whose class is not Keras's, this package's, registered, or among
-    `custom`.
+    `custom`. broken: sentences about what could not be imported, and might have brought it.
     """
+    seen = [f"Or mend this: {sentence}" for sentence in broken]
     for layer in _layers(config):
         name, module = layer["class_name"], layer.get("module") or ""
         if not _is_known(layer, custom):
             wanted = "package.module" if module in ("", "builtins", "__main__") else module
             raise InputError(
                 f"{str(path)!r} holds the layer {name}, which is neither Keras 3's nor this package's.",
-                f"Import the module that defines it: --import {wanted} (custom_modules=[...] in Python).",
+                " ".join(
+                    [f"Import the module that defines it: --import {wanted} (custom_modules=[...] in Python).", *seen]
+                ),
             )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mh_edge import custom
 from mh_edge.commit import staged, system_errors_named
 from mh_edge.errors import InputError, UsageError
+from mh_edge.installed import load_installed
 from mh_edge.packages import require
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def load_model(path: PathLike, *, custom_modules: Sequence[str] = (), unsafe: bo
             "Rename it if it is one of these.",
         )
     shown = repr(str(path))
+    broken = load_installed()  # rules bring their layers
     objects = custom.custom_objects(custom_modules)
     if suffix == modelfile.KERAS_SUFFIX:
         config = modelfile.keras_config(path)
@@ -54,7 +56,7 @@ def load_model(path: PathLike, *, custom_modules: Sequence[str] = (), unsafe: bo
                 return legacy.load_model(file, shown, custom_objects=objects, unsafe=unsafe)
         objects = modelfile.operations(config) | objects
     modelfile.refuse_code(config, path, unsafe)
-    modelfile.refuse_unknown(config, objects, path)
+    modelfile.refuse_unknown(config, objects, path, broken)
     with modelfile.readable(path):
         return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=not unsafe)
 

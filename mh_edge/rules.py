@@ -15,14 +15,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any
+
+from mh_edge.installed import load_installed
 
 TARGETS = {"onnx": "mh_edge_onnx.rules", "tflite": "mh_edge_tflite.rules"}
 """Each target's package of built-in rules."""
-
-ENTRY_POINTS = "mh_edge.rules"
-"""Entry point group whose modules register further rules when imported."""
 
 Lower = Callable[..., Any]
 
@@ -71,7 +69,7 @@ def rule(
     target: str, layer: type, *, cases: Sequence[Case], applies: Callable[[Any], str | None] = always
 ) -> Callable[[Lower], Lower]:
     """Register the decorated function as the rule of `layer` for `target`; a later registration replaces an earlier
-    one.
+    one, but no built-in rule replaces another's, whichever is imported first.
 
     target: "onnx" or "tflite". cases: at least one Case; they are the rule's tests. applies: None when the rule takes
     this layer instance, else the reason why the default conversion is used.
@@ -83,17 +81,22 @@ def rule(
         raise ValueError(f"rule for {layer.__name__} on {target}: no cases; a rule needs at least one to be tested by")
 
     def register(lower: Lower) -> Lower:
-        _REGISTRY[target, layer] = Rule(target, layer, lower, tuple(cases), applies)
+        made = Rule(target, layer, lower, tuple(cases), applies)
+        if lower.__module__.startswith(f"{TARGETS[target]}."):
+            _REGISTRY.setdefault((target, layer), made)
+        else:
+            _REGISTRY[target, layer] = made
         return lower
 
     return register
 
 
 class RuleSet:
-    """The rules of one target, looked up by layer instance."""
+    """The rules of one target, looked up by layer instance. broken: sentences about rules that could not be loaded."""
 
-    def __init__(self, target: str, rules: Mapping[type, Rule]) -> None:
+    def __init__(self, target: str, rules: Mapping[type, Rule], broken: tuple[str, ...] = ()) -> None:
         self.target = target
+        self.broken = broken
         self._rules = rules
 
     def __iter__(self) -> Any:
@@ -118,9 +121,9 @@ class RuleSet:
         return None
 
     def notes(self, layers: Iterable[Any]) -> tuple[str, ...]:
-        """A sentence for each layer that its rule declined."""
+        """A sentence for each layer that its rule declined, and for what could not be loaded."""
         reasons = {layer.name: self.declined(layer) for layer in layers}
-        return tuple(
+        return self.broken + tuple(
             f"layer {name!r} is converted without its rule: {reason}."
             for name, reason in reasons.items()
             if reason is not None
@@ -133,7 +136,6 @@ def rules_for(target: str) -> RuleSet:
         package = importlib.import_module(TARGETS[target])
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")
-        for entry in metadata.entry_points(group=ENTRY_POINTS):
-            entry.load()
         _loaded.add(target)
-    return RuleSet(target, {layer: found for (of, layer), found in _REGISTRY.items() if of == target})
+    broken = load_installed()
+    return RuleSet(target, {layer: found for (of, layer), found in _REGISTRY.items() if of == target}, broken)

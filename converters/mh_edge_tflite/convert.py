@@ -20,6 +20,9 @@ from mh_edge_tflite.bridge import quiet, to_flatbuffer, way_on
 from mh_edge_tflite.context import Context, scope
 from mh_edge_tflite.writing import finished
 
+RULE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, tf.errors.OpError)
+"""What a mistake in a rule raises, or a size that it needs and that is free."""
+
 LARGEST = 2_000_000_000
 """Bytes of weights; a flatbuffer addresses 2 GiB, and the graph around the weights takes its share."""
 
@@ -38,8 +41,12 @@ def convert(program: Program, signature: Signature) -> Converted:
         del body
         context.count(rule)
         inputs, masks = split_arguments(arguments)
-        with tf.name_scope(scope(rule.name)):
-            return rule.lower(context, layer, inputs, masks)
+        try:
+            with tf.name_scope(scope(rule.name)):
+                return rule.lower(context, layer, inputs, masks)
+        except RULE_ERRORS as error:
+            where = f"the TFLite rule for {rule.name} ({rule.lower.__module__}), applied to layer {layer.name!r},"
+            raise ConversionError(f"{where} raised {type(error).__name__}: {said(error)}", way_on(signature)) from error
 
     def traced(flat: Sequence[Any]) -> list[Any]:
         with replaced(nested_layers(program.model), rules_for("tflite"), lowered):
@@ -53,7 +60,7 @@ def convert(program: Program, signature: Signature) -> Converted:
         path.write_bytes(content)
         return [path]
 
-    return Converted("tflite", None, signature, dict(sorted(context.used.items())), (), save)
+    return Converted("tflite", None, signature, dict(sorted(context.used.items())), rules_for("tflite").broken, save)
 
 
 def _captured(traced: Callable[[Sequence[Any]], list[Any]], program: Program, signature: Signature) -> Capture:
