@@ -1,10 +1,12 @@
 """Turn trained Keras models with parallel heads or attention into small, proven ONNX and TFLite files.
 
     import mh_edge
-    mh_edge.export(model, "out/", formats=("onnx", "tflite"))   # convert, prove, then write: all of it or nothing
-    mh_edge.verify(model, ["out/model.onnx"])                   # the proof alone; the first is the reference
-    mh_edge.inspect("out/model.onnx")                           # signature, operations, size
-    mh_edge.devices()                                           # what this machine can really run
+    mh_edge.export("model.keras", "out", formats=("onnx", "tflite"))   # convert, prove, then write: all or nothing
+    mh_edge.verify("model.keras", "out/model.onnx")                    # the proof alone: reference, then what to prove
+    mh_edge.inspect("out/model.onnx")                                  # signature, operations, size
+    mh_edge.devices()                                                  # what this machine can really run
+
+A keras.Model will do in place of "model.keras"; its files are then named after model.name.
 
 Importing this package imports neither TensorFlow nor Keras; a name brings what it needs when it is first used.
 """

@@ -16,7 +16,7 @@ from types import UnionType
 from typing import Any
 
 from mh_edge.jsontext import dumps
-from mh_edge.signature import Signature
+from mh_edge.signature import Signature, Tensor
 
 MANIFEST_SUFFIX = ".json"
 MANIFEST_LAYOUT = 1
@@ -76,6 +76,14 @@ class Artifact:
     verified: Mapping[str, Any] | None
     notes: tuple[str, ...] = ()
     made: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self.signature.inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return self.signature.outputs
 
     def to_json(self) -> dict[str, Any]:
         return {

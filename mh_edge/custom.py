@@ -61,7 +61,7 @@ def call(spec: str) -> Any:
 
 def _imported(name: str) -> ModuleType:
     try:
-        with _named(f"Importing {name!r} raised"):
+        with _named(f"importing {name!r} raised"):
             return importlib.import_module(name)
     except InputError as error:
         cause = error.__cause__
@@ -71,7 +71,7 @@ def _imported(name: str) -> ModuleType:
             and f"{name}.".startswith(f"{cause.name}.")
         ):
             raise InputError(
-                f"There is no module {name!r}: {cause.name!r} is not found.",
+                f"there is no module {name!r}: {cause.name!r} is not found.",
                 "Run from the folder that holds it, or install its package.",
             ) from error
         raise

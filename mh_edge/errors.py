@@ -47,7 +47,7 @@ class ConversionError(MhEdgeError):
 
 
 class NotEqualError(MhEdgeError):
-    """A parity or accuracy gate failed."""
+    """The files do not compute what the model computes."""
 
     kind = "not_equal"
     exit_code = 5

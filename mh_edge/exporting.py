@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,10 @@ from mh_edge.artifact import FORMATS, Artifact, Converted, Manifest, file_sha256
 from mh_edge.commit import Staging, staged, system_errors_named
 from mh_edge.errors import ConversionError, InputError, NotEqualError, UsageError
 from mh_edge.inspection import inspect
+from mh_edge.models import require_model
 from mh_edge.opsets import resolve_opset
 from mh_edge.packages import require, versions
+from mh_edge.repeating import FAILURES, command
 from mh_edge.signature import Signature
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def export(
     model: keras.Model | str | Path,
     output: str | Path = ".",
     *,
-    formats: Sequence[str] = ("onnx",),
+    formats: str | Sequence[str] | None = None,
     opset: int | None = None,
     runtime: str = "cpu",
     batch: int | None = None,
@@ -81,11 +82,13 @@ def export(
     """Convert a Keras model to files that compute the same, and prove it before anything is written at `output`.
 
     model: a keras.Model, a `.keras` or `.h5` file, or "package.module:function". output: a folder (files are named
-    after the model), or one file when there is one format. opset, runtime: see mh_edge.opsets. batch, sequence, dims:
-    fix free sizes; `sequence` fixes "sequence" and every "..._sequence". TFLite's batch is 1 unless `batch` says
-    otherwise. feeds: real inputs by name, added to the generated ones. verify=False writes without a proof, and the
-    manifest says so. failures: the folder in which a feed that fails is saved. custom_modules: imported before
-    loading, so that custom layers register; unsafe: load Lambda layers.
+    after the model, or `name`), or one file. formats: "onnx", "tflite" or several; without it what the output's name
+    ends in, else "onnx". opset, runtime: see mh_edge.opsets. batch, sequence, dims: fix free sizes; `sequence` fixes
+    "sequence" and every "..._sequence". TFLite's batch is 1 unless `batch` says otherwise. feeds: real inputs by name,
+    added to the generated ones, which are drawn from `seed`. verify=False writes without a proof, and the manifest says
+    so. atol, rtol: allow |error| <= atol + rtol |expected| instead of what is measured. failures: the folder in which a
+    feed that fails is saved. custom_modules: imported before loading, so that custom layers register; unsafe: load
+    Lambda layers. progress: called with the name of each step as it begins.
 
     Raises UsageError for options that make no sense together, InputError for a model that cannot be read,
     ConversionError when a format cannot express it or the files cannot be written, NotEqualError when the proof fails;
@@ -93,9 +96,10 @@ def export(
     """
     started = time.monotonic()
     tell = progress or _silent
-    formats = _checked_formats(formats)
+    formats = _checked_formats(formats, Path(output))
     resolve_opset(opset, runtime)  # wrong usage is said before anything is loaded
-    folder, names = _target(Path(output), formats, name or _default_name(model))
+    require_model(model)
+    folder, names = _target(Path(output), formats, _default_name(model) if name is None else _checked_name(name))
     tell("loading the model")
     program, notes = _program(model, feeds, custom_modules, unsafe)
     sizes = {kind: _sizes(program.signature, kind, batch, sequence, dims or {}) for kind in formats}
@@ -118,7 +122,21 @@ def export(
             tell("verifying")
             candidates = [staging.path / names[kind] for kind in formats]
             options = {"feeds": feeds, "atol": atol, "rtol": rtol, "seed": seed, "failures": failures}
-            figures = _proven(program, candidates, _shown(model), options)
+            given = {
+                "--opset": opset,
+                "--runtime": None if runtime == "cpu" else runtime,
+                "--batch": batch,
+                "--sequence": sequence,
+                "--dim": tuple(f"{size}={length}" for size, length in (dims or {}).items()),
+                "--atol": atol,
+                "--rtol": rtol,
+                "--seed": seed or None,
+                "--failures": None if str(failures) == FAILURES else failures,
+                "--import": tuple(custom_modules),
+                "--unsafe": unsafe,
+            }
+            repeat = _Repeat(model, folder, given) if isinstance(model, str | Path) else None
+            figures = _proven(program, candidates, _shown(model), options, repeat)
             with system_errors_named(folder):
                 for kind, path, verified in zip(formats, candidates, figures, strict=True):
                     recorded = manifests[kind].versions | versions(PROVEN_BY[kind])
@@ -133,13 +151,25 @@ def _silent(step: str) -> None:
     del step
 
 
-def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
+def _checked_formats(formats: str | Sequence[str] | None, output: Path) -> tuple[str, ...]:
+    if formats is None:
+        suffix = output.suffix.removeprefix(".")
+        formats = suffix if suffix in FORMATS and not output.is_dir() else "onnx"
+    formats = (formats,) if isinstance(formats, str) else formats
     if not formats:
         raise UsageError("no format was asked for.", f"Known are {', '.join(FORMATS)}.")
     for kind in formats:
         if kind not in FORMATS:
             raise UsageError(f"format {kind!r} is not known.", f"Known are {', '.join(FORMATS)}.")
     return tuple(dict.fromkeys(formats))
+
+
+def _checked_name(name: str) -> str:
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise UsageError(
+            f"the name {name!r} is not one of a file.", "Give a name without folders; `output` is the folder."
+        )
+    return name
 
 
 def _target(output: Path, formats: Sequence[str], stem: str) -> tuple[Path, dict[str, str]]:
@@ -246,8 +276,24 @@ def _write(
     return manifest
 
 
+@dataclass(frozen=True)
+class _Repeat:
+    """What the command that repeats a failed export is made of; options: by flag, as they were given."""
+
+    model: str | Path
+    folder: Path
+    options: Mapping[str, object]
+
+    def command(self, name: str, feed: str) -> str:
+        return command("export", self.model, options={"-o": self.folder / name, "--feeds": feed, **self.options})
+
+
 def _proven(
-    program: Program, staged_files: Sequence[Path], label: str, options: Mapping[str, Any]
+    program: Program,
+    staged_files: Sequence[Path],
+    label: str,
+    options: Mapping[str, Any],
+    repeat: _Repeat | None,
 ) -> list[Mapping[str, Any]]:
     """What the manifests record of the proof. Raises NotEqualError when a file is not equal, with where the failing
     feed is.
@@ -265,10 +311,14 @@ def _proven(
     for file, candidate in zip(staged_files, verification.candidates, strict=True):
         if not candidate.passed:
             reasons = " ".join(candidate.reasons).replace(folder, "")
-            again = shlex.join(["mh-edge", "export", label, "--to", file.suffix[1:], "--feeds", candidate.saved or ""])
+            if candidate.saved is None:
+                again = ""
+            elif repeat is None:
+                again = f"The feed that fails is saved in {candidate.saved}."
+            else:
+                again = f"Repeat it with: {repeat.command(file.name, candidate.saved)}"
             raise NotEqualError(
-                f"{file.name} does not compute what {label} computes, so nothing was written: {reasons}",
-                f"Repeat it with: {again}" if candidate.saved else "",
+                f"{file.name} does not compute what {label} computes, so nothing was written: {reasons}", again
             )
     return [_recorded(candidate.to_json()) for candidate in verification.candidates]
 

@@ -80,7 +80,7 @@ def require_file(path: Path) -> None:
             )
         raise InputError(f"{str(path)!r} is a folder.", "Give a .keras or .h5 file, or package.module:function.")
     if not path.exists():
-        raise InputError(f"There is no file {str(path)!r}.", "Give a .keras or .h5 file, or package.module:function.")
+        raise InputError(f"there is no file {str(path)!r}.", "Give a .keras or .h5 file, or package.module:function.")
     try:
         with path.open("rb") as file:
             empty = not file.read(1)

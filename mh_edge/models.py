@@ -8,6 +8,7 @@ upgrade("old.h5", "new.keras")
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,15 @@ def resolve_model(spec: PathLike, *, custom_modules: Sequence[str] = (), unsafe:
     return model
 
 
+def require_model(value: object) -> None:
+    """Raises UsageError for what can be no model: neither a file or function by its name, nor a Keras model."""
+    keras = sys.modules.get("keras")  # who has a Keras model has imported it
+    if not isinstance(value, str | os.PathLike) and (keras is None or not isinstance(value, keras.Model)):
+        raise UsageError(
+            f"{value!r} is no model.", 'Give a keras.Model, a .keras or .h5 file, or "package.module:function".'
+        )
+
+
 def load_weights(model: keras.Model, path: PathLike) -> None:
     """Put the weights of a file into a model that is built: Keras-2 weights or whole models (`.h5`), `.weights.h5`,
     `.keras`.
@@ -91,7 +101,7 @@ def load_weights(model: keras.Model, path: PathLike) -> None:
     path = Path(path)
     modelfile.require_file(path)
     if not model.built:
-        raise InputError(f"The model {model.name!r} is not built.", "Call it once, or build it with an input shape.")
+        raise InputError(f"the model {model.name!r} is not built.", "Call it once, or build it with an input shape.")
     if path.suffix.lower() == modelfile.KERAS_SUFFIX:
         modelfile.keras_config(path)
         _load_state(model, path, path)
@@ -109,9 +119,9 @@ def load_weights(model: keras.Model, path: PathLike) -> None:
             _load_state(model, read, path)
 
 
-def upgrade(old: PathLike, new: PathLike, *, custom_modules: Sequence[str] = (), unsafe: bool = False) -> None:
-    """Write the model in the file `old` as the `.keras` file `new`: the whole file, or nothing and what was there
-    stays.
+def upgrade(old: PathLike, new: PathLike, *, custom_modules: Sequence[str] = (), unsafe: bool = False) -> Path:
+    """Write the model in the file `old` as the `.keras` file `new` -> its path: the whole file, or nothing and what was
+    there stays. Plain Keras opens it after `import mh_edge.layers`.
 
     Raises InputError as `load_model`, UsageError for another extension, ConversionError when the file cannot be
     written.
@@ -125,6 +135,7 @@ def upgrade(old: PathLike, new: PathLike, *, custom_modules: Sequence[str] = (),
     with staged(new.parent) as staging, system_errors_named(new.parent):
         model.save(staging.path / new.name)
         staging.commit([new.name])
+    return new
 
 
 def _load_state(model: keras.Model, path: Path, source: Path) -> None:
@@ -144,7 +155,7 @@ def _load_state(model: keras.Model, path: Path, source: Path) -> None:
 
 def _keras() -> Any:
     """Keras, with this package's layers registered."""
-    keras = require("keras", "export", "Reading a model")
-    require("h5py", "export", "Reading a model")
-    require("mh_edge.layers", "export", "Reading a model")
+    keras = require("keras", "export", "reading a model")
+    require("h5py", "export", "reading a model")
+    require("mh_edge.layers", "export", "reading a model")
     return keras

@@ -24,6 +24,9 @@ TARGETS = {"onnx": "mh_edge_onnx.rules", "tflite": "mh_edge_tflite.rules"}
 
 Lower = Callable[..., Any]
 
+Applies = Callable[[Any], str | None]
+"""None when a rule takes this layer, else the reason why not."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -47,7 +50,7 @@ class Rule:
     layer: type
     lower: Lower
     cases: tuple[Case, ...]
-    applies: Callable[[Any], str | None]
+    applies: Applies
 
     @property
     def name(self) -> str:
@@ -66,13 +69,13 @@ def always(layer: Any) -> str | None:
 
 
 def rule(
-    target: str, layer: type, *, cases: Sequence[Case], applies: Callable[[Any], str | None] = always
+    target: str, layer: type, *, cases: Sequence[Case], applies: Applies | None = None
 ) -> Callable[[Lower], Lower]:
     """Register the decorated function as the rule of `layer` for `target`; a later registration replaces an earlier
     one, but no built-in rule replaces another's, whichever is imported first.
 
-    target: "onnx" or "tflite". cases: at least one Case; they are the rule's tests. applies: None when the rule takes
-    this layer instance, else the reason why the default conversion is used.
+    target: "onnx" or "tflite". cases: at least one Case; they are the rule's tests. applies(layer): None when the rule
+    takes this layer, else the reason why the default conversion is used; without it the rule takes every one.
     Raises ValueError for an unknown target or a rule without cases.
     """
     if target not in TARGETS:
@@ -81,7 +84,7 @@ def rule(
         raise ValueError(f"rule for {layer.__name__} on {target}: no cases; a rule needs at least one to be tested by")
 
     def register(lower: Lower) -> Lower:
-        made = Rule(target, layer, lower, tuple(cases), applies)
+        made = Rule(target, layer, lower, tuple(cases), applies or always)
         if lower.__module__.startswith(f"{TARGETS[target]}."):
             _REGISTRY.setdefault((target, layer), made)
         else:

@@ -85,6 +85,23 @@ def test_a_file_name_that_does_not_fit_the_formats(tmp_path: Path, fake: fakes.F
         export("net.keras", tmp_path / "best.onnx", formats=formats)
 
 
+def test_the_format_is_a_word_or_what_the_output_ends_in(tmp_path: Path, fake: fakes.Fakes) -> None:
+    (artifact,) = export("net.keras", tmp_path, formats="tflite").artifacts
+    assert artifact.path == tmp_path / "net.tflite"
+    (artifact,) = export("net.keras", tmp_path / "y.tflite").artifacts
+    assert (artifact.path.name, artifact.format) == ("y.tflite", "tflite")
+    assert (artifact.inputs, artifact.outputs) == (artifact.signature.inputs, artifact.signature.outputs)
+
+
+def test_what_is_no_model_and_no_name(tmp_path: Path, fake: fakes.Fakes) -> None:
+    with pytest.raises(UsageError, match=r"3 is no model\. Give a keras\.Model"):
+        export(3, tmp_path)  # type: ignore[arg-type]
+    for name in ("a/b", "", ".."):
+        with pytest.raises(UsageError, match="is not one of a file"):
+            export("net.keras", tmp_path / "out", name=name)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("formats", "sentence"), [((), "no format"), (("coreml",), "'coreml' is not known")])
 def test_formats_that_are_not_there(tmp_path: Path, fake: fakes.Fakes, formats: Sequence[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
@@ -158,7 +175,10 @@ def test_a_failed_proof_leaves_everything_as_it_was(tmp_path: Path, fake: fakes.
         "net.tflite does not compute what net.keras computes, so nothing was written: "
         "net.tflite: y[0, 2] is 2.0, expected 1.0."
     )
-    assert caught.value.hint == "Repeat it with: mh-edge export net.keras --to tflite --feeds bad/feed.npz"
+    assert caught.value.hint == (
+        f"Repeat it with: mh-edge export net.keras -o {tmp_path}/net.tflite --feeds bad/feed.npz "
+        "--dim batch=3 --failures bad"
+    )
     assert files(tmp_path) == before
     with pytest.raises(NotEqualError):
         export("net.keras", tmp_path / "new", formats=BOTH)

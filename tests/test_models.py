@@ -103,7 +103,7 @@ def test_weights_come_out_of_a_keras_file_too(model: keras.Model, saved: Path) -
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_no_such_file_and_a_folder(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"model{suffix}"
-    assert refused(lambda: load_model(path)).message == f"There is no file {str(path)!r}."
+    assert refused(lambda: load_model(path)).message == f"there is no file {str(path)!r}."
     assert "package.module:function" in refused(lambda: resolve_model("model")).hint
     path.mkdir()
     assert refused(lambda: load_model(path)).message == f"{str(path)!r} is a folder."

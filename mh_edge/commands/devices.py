@@ -36,7 +36,7 @@ def devices(names: tuple[str, ...]) -> Outcome:
             )
             for device in found.devices
         ]
-        console.print(tables.table(("device", "", "package", "why not", "what to do"), rows))
+        tables.show(console, ("device", "", "package", "why not", "what to do"), rows)
 
     missing = bool(names) and not all(device.available for device in found.devices)
     return Outcome(found.to_json(), show, UnavailableError.exit_code if missing else 0)

@@ -38,7 +38,7 @@ SIZE = click.IntRange(min=1)
     type=click.Choice(list(DEFAULT_OPSET)),
     default="cpu",
     show_default=True,
-    help="Use the forms that stay on this runtime; portable: that every runtime takes.",
+    help="cpu: what ONNX Runtime's CPU is fastest with; portable: plain operations of opset 17 that every runtime has.",
 )
 @click.option("--batch", type=SIZE, help="Fix the batch size. TFLite's is 1 unless this says otherwise.")
 @click.option("--sequence", type=SIZE, help="Fix the size 'sequence' and every '..._sequence'.")
@@ -73,11 +73,10 @@ def export(
     """
     from mh_edge import exporting
 
-    suffix = output.suffix.removeprefix(".")
     result = exporting.export(
         model,
         output,
-        formats=formats or ((suffix,) if suffix in FORMATS and not output.is_dir() else ("onnx",)),
+        formats=formats or None,
         opset=opset,
         runtime=runtime,
         batch=batch,
@@ -99,9 +98,9 @@ def export(
             (str(item.path), tables.human_bytes(item.bytes), str(sum(item.ops.values())), tables.verdict(item.verified))
             for item in result.artifacts
         ]
-        console.print(tables.table(("file", "size", "operations", "verified"), rows))
+        tables.show(console, ("file", "size", "operations", "verified"), rows)
         for item in result.artifacts:
-            for note in item.notes:
+            for note in (*item.notes, *tables.proof_notes(item.verified)):
                 console.print(f"{item.path.name}: {note}")
         if no_verify:
             console.print(

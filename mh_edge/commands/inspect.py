@@ -36,8 +36,8 @@ def inspect(artifact: Path) -> Outcome:
             ("rules", tables.counts(found.rules) or "none"),
             *((f"  {rule}", tables.counts(ops)) for rule, ops in found.made.items()),
             ("verified", tables.verdict(found.verified)),
-            *(("note", note) for note in found.notes),
+            *(("note", note) for note in (*found.notes, *tables.proof_notes(found.verified))),
         ]
-        console.print(tables.table(("", ""), rows))
+        tables.show(console, ("", ""), rows)
 
     return Outcome(found.to_json(), show)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mh_edge.errors import InputError
+from mh_edge.repeating import FAILURES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +39,17 @@ def proof_options(command: Command) -> Command:
         click.option(
             "--failures",
             type=click.Path(path_type=Path),
-            default=Path("mh-edge-failures"),
+            default=Path(FAILURES),
             show_default=True,
             help="Folder in which a feed that fails is saved.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of the generated feeds."),
+        click.option(
+            "--seed",
+            type=int,
+            default=0,
+            show_default=True,
+            help="The generated feeds are drawn from it: the same number, the same feeds.",
+        ),
         click.option(
             "--rtol", type=click.FloatRange(min=0), help="Allowed relative error, instead of the measured one."
         ),

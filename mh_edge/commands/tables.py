@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING, Any
 from mh_edge.signature import Tensor
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
 UNITS = ("B", "kB", "MB", "GB")
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without vertical lines; without a head where the headers are empty."""
+def show(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table without vertical lines, empty columns and trailing blanks; without a head where the headers are
+    empty.
+    """
     from rich import box
     from rich.table import Table
 
-    made = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(headers))
+    used = [column for column in range(len(headers)) if any(row[column] for row in rows)]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(headers))
+    for column in used:
+        table.add_column(headers[column])
     for row in rows:
-        made.add_row(*row)
-    return made
+        table.add_row(*(row[column] for column in used))
+    with console.capture() as printed:
+        console.print(table)
+    console.out("\n".join(line.rstrip() for line in printed.get().splitlines()), highlight=False)
 
 
 def human_bytes(count: int) -> str:
@@ -33,8 +40,8 @@ def human_bytes(count: int) -> str:
 
 
 def counts(numbers: Mapping[str, int]) -> str:
-    """{"MatMul": 4, "Add": 1} -> "MatMul 4, Add"."""
-    return ", ".join(name if number == 1 else f"{name} {number}" for name, number in numbers.items())
+    """{"MatMul": 4, "Add": 1} -> "MatMul×4, Add"; without a blank, at which lines would be broken."""
+    return ", ".join(name if number == 1 else f"{name}×{number}" for name, number in numbers.items())
 
 
 def tensor(item: Tensor) -> str:
@@ -46,9 +53,24 @@ def verdict(verified: Mapping[str, Any] | None) -> str:
     """One line on the figures of a verification."""
     if verified is None:
         return "NOT VERIFIED"
-    tolerance = verified["required_tolerance"]
     word = "equal" if verified["passed"] else "NOT EQUAL"
-    return f"{word} on {verified['feeds']} feeds; needs abs {number(tolerance['abs'])}, rel {number(tolerance['rel'])}"
+    skipped = f", {verified['skipped']} skipped (Keras refuses them)" if verified.get("skipped") else ""
+    unsure = (
+        f", {verified['inconclusive']} unsure (float32 is too uncertain there)" if verified.get("inconclusive") else ""
+    )
+    error = number(verified["required_tolerance"]["abs"])
+    scale = f", outputs up to {shown_scale(verified['scale'])}" if "scale" in verified else ""
+    return f"{word} on {verified['feeds']} feeds{skipped}{unsure}; error up to {error}{scale}"
+
+
+def proof_notes(verified: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What the proof says beside its figures."""
+    return () if verified is None else tuple(verified.get("notes", ()))
+
+
+def shown_scale(value: float | str) -> str:
+    """How large outputs get, beside which an error is large or small."""
+    return f"{value:.2g}" if isinstance(value, float | int) else value
 
 
 def number(value: float | int | str | None) -> str:

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 ARTIFACT_SUFFIXES = (".onnx", ".tflite")
 
+YARDSTICKS = {
+    "float64 clone": "a float64 copy of the model",
+    "float32 orders": "Keras's float32 in several orders",
+    "explicit tolerances": "the tolerance given",
+}
+"""A report's yardstick (mh_edge.verification.reference) in words."""
+
 
 @click.command(cls=Command, short_help="Prove that files compute the same.")
 @click.argument("reference")
@@ -40,7 +47,7 @@ def verify(
     """Prove that every CANDIDATE (.onnx, .tflite) computes what REFERENCE computes.
 
     REFERENCE is a .keras file, an old .h5, package.module:function that returns a Keras model, or another artifact; an
-    artifact has no measured noise to compare with, so --atol and --rtol are required then. The exit code is 5 when one
+    artifact has no measured noise to compare with, so --atol or --rtol is required then. The exit code is 5 when one
     is not equal.
     """
     from mh_edge.verification import verify as prove
@@ -73,19 +80,21 @@ def show(console: Console, result: Verification) -> None:
     """All candidates side by side, one column each; then what did not pass, and how to repeat it."""
     paths = [candidate.path for candidate in result.candidates]
     rows = [(row["feeds"], *(row[path] for path in paths)) for row in result.rows()]
-    needs = [item.required_tolerance for item in result.candidates]
     rows += [
-        ("needs abs", *(tables.number(item.abs) for item in needs)),
-        ("needs rel", *(tables.number(item.rel) for item in needs)),
+        ("error up to", *(tables.number(item.required_tolerance.abs) for item in result.candidates)),
+        ("outputs up to", *(tables.shown_scale(item.scale) for item in result.candidates)),
         ("worst", *(worst(item.worst) for item in result.candidates)),
     ]
-    console.print(f"reference {result.reference}, measured with {result.yardstick}")
-    console.print(tables.table(("feeds", *(Path(path).name for path in paths)), rows))
+    yardstick, comma, why = result.yardstick.partition(",")
+    console.print(f"reference {result.reference}, judged against {YARDSTICKS[yardstick]}{comma}{why}\n")
+    tables.show(console, ("feeds", *(Path(path).name for path in paths)), rows)
+    if any((item.reasons, item.notes) != ((), ()) for item in result.candidates):
+        console.print()
     for candidate in result.candidates:
         for sentence in (*candidate.reasons, *candidate.notes):
             console.print(f"{candidate.path}: {sentence}")
-        if candidate.repeat is not None:
-            console.print(f"Repeat it with: {candidate.repeat}")
+        if candidate.again:
+            console.print(candidate.again, soft_wrap=True)  # a command broken in two is none
     for note in result.notes:
         console.print(note)
 

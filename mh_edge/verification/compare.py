@@ -21,6 +21,7 @@ class Deviation:
 
     error: |got - expected|, infinite where only one of them is NaN or infinite; with explicit tolerances
     |got - expected| / (atol + rtol |expected|), in one column. position: of the worst element in the flat output.
+    scale: the greatest finite |expected|.
     abs, rel: the least atol (with rtol 0) and the least rtol (with atol 0) under which all elements are equal.
     """
 
@@ -31,6 +32,7 @@ class Deviation:
     shape: tuple[int, ...]
     abs: float
     rel: float
+    scale: float
 
     def index(self, column: int) -> tuple[int, ...]:
         """Where the worst element of a column is."""
@@ -77,7 +79,7 @@ def deviation(
         measure = _quotient(error, tolerance[0] + tolerance[1] * magnitude).reshape(-1, 1)
     if not measure.size:
         nothing = np.zeros(measure.shape[1])
-        return Deviation(nothing, nothing.astype(int), nothing, nothing, got.shape, 0.0, 0.0)
+        return Deviation(nothing, nothing.astype(int), nothing, nothing, got.shape, 0.0, 0.0, 0.0)
     row = measure.argmax(axis=0)
     position = row * measure.shape[1] + np.arange(measure.shape[1])
     return Deviation(
@@ -88,6 +90,7 @@ def deviation(
         shape=got.shape,
         abs=float(error.max()),
         rel=float(relative.max()),
+        scale=float(magnitude.max()),
     )
 
 

@@ -133,7 +133,7 @@ class Group:
                     pool.add_order(feed.kind, plain, other)
         if any(not pool.measured(kind) for kind in needed):
             raise UsageError(
-                f"nothing shows how exact float32 is in {self.name}.", "Give explicit tolerances: --atol, --rtol."
+                f"nothing shows how exact float32 is in {self.name}.", "Give an explicit tolerance: --atol or --rtol."
             )
 
     def _measure_again(self, pool: Pool, used: Sequence[Feed], trials: Sequence[Trial]) -> None:
@@ -157,10 +157,8 @@ class Group:
     def _whole(self, feed: Feed) -> Feed:
         return feed if feed.spec is None else replace(build(self.signature, feed.spec), kind=feed.kind)
 
-    def _save(
-        self, trial: Trial, judged: Sequence[Finding], noise: Pool | None, folder: Path
-    ) -> tuple[str, str] | None:
-        """The failing feed, shrunk and written, when there is one."""
+    def _save(self, trial: Trial, judged: Sequence[Finding], noise: Pool | None, folder: Path) -> str | None:
+        """Where the failing feed is, shrunk and written, when there is one."""
         worst = worst_of(judged)
         if worst is not None and worst.failed:
             failed = worst.feed
@@ -179,4 +177,4 @@ class Group:
                 return False
             return bool(probe.broken) or any(finding.failed for finding in findings(probe, noise))
 
-        return save(shrink(self.signature, self._whole(failed), fails), folder, self.name, trial.path)
+        return save(shrink(self.signature, self._whole(failed), fails), folder, trial.path)

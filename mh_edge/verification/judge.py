@@ -92,8 +92,8 @@ def worst_of(judged: Sequence[Finding]) -> Finding | None:
     return max(judged, key=lambda finding: (finding.failed, finding.ratio), default=None)
 
 
-def candidate(trial: Trial, judged: list[Finding], skipped: int, saved: tuple[str, str] | None) -> Candidate:
-    """The report on one candidate. saved: path of the failing feed and the command that repeats it."""
+def candidate(trial: Trial, judged: list[Finding], skipped: int, saved: str | None) -> Candidate:
+    """The report on one candidate. saved: path of the failing feed."""
     feeds = {finding.feed.name for finding in judged} | {feed.name for feed, _ in trial.broken}
     unsure = {finding.feed.name for finding in judged if finding.inconclusive}
     flips = sum(exact.flips for exact in trial.exacts)
@@ -113,10 +113,20 @@ def candidate(trial: Trial, judged: list[Finding], skipped: int, saved: tuple[st
         worst=None if finding is None else _worst(finding),
         classes=_classes(trial, judged),
         reasons=tuple(reasons),
-        notes=trial.match.notes,
-        saved=None if saved is None else saved[0],
-        repeat=None if saved is None else saved[1],
+        scale=max((finding.deviation.scale for finding in judged), default=0.0),
+        notes=(*trial.match.notes, *_left_out(len(feeds), skipped, len(unsure))),
+        saved=saved,
     )
+
+
+def _left_out(feeds: int, skipped: int, unsure: int) -> list[str]:
+    """What the verdict does not rest on."""
+    notes = []
+    if skipped:
+        notes.append(f"{skipped} of {feeds + skipped} feeds were skipped: the reference itself refuses them.")
+    if unsure:
+        notes.append(f"{unsure} of {feeds} feeds prove nothing: float32 itself is too uncertain there.")
+    return notes
 
 
 def _reasons(trial: Trial, judged: list[Finding], unsure: int, feeds: int) -> list[str]:
@@ -135,7 +145,7 @@ def _reasons(trial: Trial, judged: list[Finding], unsure: int, feeds: int) -> li
     elif unsure > MOST_INCONCLUSIVE * feeds:
         reasons.append(
             f"{unsure} of {feeds} feeds prove nothing: float32 itself is uncertain there by more than a thousandth. "
-            "Give real feeds (--feeds) or explicit tolerances (--atol, --rtol)."
+            "Give real feeds (--feeds) or an explicit tolerance (--atol or --rtol)."
         )
     flips, size = sum(exact.flips for exact in trial.exacts), sum(exact.size for exact in trial.exacts)
     if flips > MOST_FLIPS * size:

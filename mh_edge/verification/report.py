@@ -80,8 +80,11 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Candidate:
-    """The verdict on one artifact. reasons: why it did not pass, in sentences; saved: the failing feed and the command
-    for it.
+    """The verdict on one artifact.
+
+    scale: the greatest number expected of it. reasons: why it did not pass, in sentences. notes: what else to know.
+    saved: where the failing feed is. repeat: the command that fails with it again, where a command can name the
+    reference.
     """
 
     path: str
@@ -93,10 +96,18 @@ class Candidate:
     required_tolerance: Tolerance
     worst: Worst | None
     classes: tuple[ClassRow, ...]
+    scale: float
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     saved: str | None = None
     repeat: str | None = None
+
+    @property
+    def again(self) -> str:
+        """How to see the failure again, in a sentence; empty when nothing was saved."""
+        if self.repeat is not None:
+            return f"Repeat it with: {self.repeat}"
+        return "" if self.saved is None else f"The feed that fails is saved in {self.saved}."
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -107,6 +118,7 @@ class Candidate:
             "inconclusive": self.inconclusive,
             "flips": self.flips,
             "required_tolerance": self.required_tolerance.to_json(),
+            "scale": number(self.scale),
             "worst": None if self.worst is None else self.worst.to_json(),
             "classes": [row.to_json() for row in self.classes],
             "reasons": list(self.reasons),
@@ -152,7 +164,7 @@ class Verification:
         for kind in kinds:
             cells = {candidate.path: _cell(candidate, kind) for candidate in self.candidates}
             table.append({"feeds": kind, **cells})
-        verdicts = {candidate.path: "equal" if candidate.passed else "NOT EQUAL" for candidate in self.candidates}
+        verdicts = {candidate.path: _verdict(candidate) for candidate in self.candidates}
         return [*table, {"feeds": "verdict", **verdicts}]
 
     def require(self) -> None:
@@ -163,8 +175,15 @@ class Verification:
                 f"{candidate.path} is not equal to {self.reference}: {' '.join(candidate.reasons)}"
                 for candidate in failed
             ]
-            commands = [f"Repeat it with: {candidate.repeat}" for candidate in failed if candidate.repeat is not None]
-            raise NotEqualError(" ".join(sentences), " ".join(commands))
+            again = [candidate.again for candidate in failed if candidate.again]
+            raise NotEqualError(" ".join(sentences), "\n".join(again))
+
+
+def _verdict(candidate: Candidate) -> str:
+    word = "equal" if candidate.passed else "NOT EQUAL"
+    skipped = f", {candidate.skipped} feeds skipped" if candidate.skipped else ""
+    unsure = f", {candidate.inconclusive} unsure" if candidate.inconclusive else ""
+    return f"{word}{skipped}{unsure}"
 
 
 def _cell(candidate: Candidate, kind: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from mh_edge.artifact import read_manifest
 from mh_edge.errors import UsageError
+from mh_edge.repeating import FAILURES, command
 from mh_edge.runtimes import SUFFIXES, open_session
 from mh_edge.signature import Domain
 from mh_edge.verification.group import Group
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, np.ndarray]
 
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+"""What a model's file ends in, and an artifact's never."""
+
 
 def verify(
     reference: Program | keras.Model | str | Path,
-    candidates: Sequence[str | Path],
+    candidates: str | Path | Sequence[str | Path],
     *,
     feeds: Arrays | None = None,
     atol: float | None = None,
@@ -47,17 +52,20 @@ def verify(
     reference: a Keras model, its Program, what `mh_edge.export` takes for a model ("model.keras", "module:function";
     see there for custom_modules and unsafe), or an artifact; the yardstick of a Keras model is a float64 clone or,
     failing that, float32 in several orders, unless atol or rtol is given: then |error| <= atol + rtol |expected|. An
-    artifact as reference needs them. candidates: .onnx or .tflite files. feeds: real inputs by name, compared in
-    addition to the generated grid. seed: of the grid. failures: a folder for the feed that fails, as .npz. label: what
-    the reference is called in the report and the command.
+    artifact as reference needs them. candidates: .onnx or .tflite files, or one such file. feeds: real inputs by name,
+    compared in addition to the generated grid. seed: of the grid. failures: a folder for the feed that fails, as .npz.
+    label: what the reference is called in the report.
 
     Raises UsageError when tolerances are needed or senseless, InputError when a file or a feed cannot be used, or the
     model refuses almost every feed. A candidate that is not equal is no exception: see Verification.passed and
     Verification.require().
     """
     tolerance = _tolerance(atol, rtol)
+    candidates = (candidates,) if isinstance(candidates, str | Path) else tuple(candidates)
     if not candidates:
         raise UsageError("nothing to compare: no artifact was given.", "Name at least one .onnx or .tflite file.")
+    _refuse_models(candidates)
+    named = reference if isinstance(reference, str | Path) else None
     with ExitStack() as stack:
         if isinstance(reference, str | Path) and Path(reference).suffix.lower() not in SUFFIXES:
             from mh_edge.models import resolve_model
@@ -78,7 +86,34 @@ def verify(
                 Trial(path, sessions[path], matches[path], against, group.signature, tolerance) for path in members
             ]
             verdicts |= group.compare(trials, feeds, failures)
+        if named is not None:
+            options = {
+                "--atol": atol,
+                "--rtol": rtol,
+                "--seed": seed or None,
+                "--failures": None if str(failures) == FAILURES else failures,
+                "--import": tuple(custom_modules),
+                "--unsafe": unsafe,
+            }
+            verdicts = {path: _repeatable(verdict, named, options) for path, verdict in verdicts.items()}
         return Verification(label or name, against.yardstick, tuple(verdicts[path] for path in paths))
+
+
+def _repeatable(verdict: Candidate, reference: str | Path, options: Mapping[str, object]) -> Candidate:
+    if verdict.saved is None:
+        return verdict
+    again = command("verify", reference, verdict.path, options={"--feeds": verdict.saved, **options})
+    return replace(verdict, repeat=again)
+
+
+def _refuse_models(candidates: Sequence[str | Path]) -> None:
+    for path in candidates:
+        if Path(path).suffix.lower() in MODEL_SUFFIXES:
+            raise UsageError(
+                f"{path} is a Keras model, and candidates are .onnx or .tflite files.",
+                "To compare two Keras models (an upgrade, say), export one and verify the file against both: "
+                f"mh-edge export {path} -o x.onnx; mh-edge verify OTHER x.onnx.",
+            )
 
 
 def _tolerance(atol: float | None, rtol: float | None) -> tuple[float, float] | None:
@@ -91,12 +126,14 @@ def _tolerance(atol: float | None, rtol: float | None) -> tuple[float, float] | 
 def _reference(reference: Any, feeds: Arrays | None, explicit: bool, stack: ExitStack) -> tuple[Reference, str]:
     if isinstance(reference, str | Path):
         return _artifact_reference(Path(reference), explicit, stack), str(reference)
+    from mh_edge.models import require_model
     from mh_edge.policy import is_float32, with_policy
     from mh_edge.program import Program, program
     from mh_edge.verification.domains import derive
     from mh_edge.verification.keras_reference import KerasReference
 
     if not isinstance(reference, Program):
+        require_model(reference)
         reference = program(reference if is_float32(reference) else with_policy(reference, "float32"), feeds)
     if all(tensor.domain == Domain() for tensor in reference.signature.inputs):
         reference = derive(reference)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -190,6 +191,46 @@ def test_verify_of_an_equal_and_a_different_file(run: Runner, model: Path, expor
     for text in ("classifier.onnx", "bad.onnx", "equal", "NOT EQUAL", "Repeat it with: mh-edge verify"):
         assert text in done.out
     assert run("verify", model, good, bad, "--failures", tmp_path / "failures", "-q").out == ""
+
+
+def test_the_command_that_is_printed_fails_again(
+    run: Runner, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every option that was given, in one line."""
+    (tmp_path / "bring_layers.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('bring')\n"
+        "class Twice(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
+        "def model():\n"
+        "    keras.utils.set_random_seed(0)\n"
+        "    return keras.Sequential([keras.Input((4,), name='x'), keras.layers.Dense(2), Twice()])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert run("export", "bring_layers:model", "--import", "bring_layers", "-o", "good.onnx").code == 0
+    tampered(tmp_path / "good.onnx", tmp_path / "bad.onnx", 1.01)
+    given = ("--import", "bring_layers", "--atol", "1e-5", "--seed", 2, "--failures", "a folder with a long name " * 3)
+    done = run("verify", "bring_layers:model", "bad.onnx", *given)
+    (line,) = [line for line in done.out.splitlines() if line.startswith("Repeat it with: mh-edge ")]
+    again = shlex.split(line.partition(" mh-edge ")[2])
+    assert again[-len(given) :] == [
+        "--atol",
+        "1e-05",
+        "--seed",
+        "2",
+        "--failures",
+        str(given[-1]),
+        *map(str, given[:2]),
+    ]
+    repeated = run(*again)
+    assert (done.code, repeated.code) == (5, 5), repeated.err
+
+
+def test_verify_of_two_models_says_how(run: Runner, model: Path) -> None:
+    done = run("verify", model, model)
+    assert done.code == 2
+    assert f"mh-edge export {model} -o x.onnx; mh-edge verify OTHER x.onnx" in done.err
 
 
 def test_an_artifact_as_reference_needs_a_tolerance(run: Runner, exported: Path, tmp_path: Path) -> None:

@@ -29,13 +29,21 @@ def test_the_failing_feed_is_shrunk_saved_and_fails_again(tmp_path: Path) -> Non
     path = artifacts.to_onnx(model, tmp_path / "model.onnx")
     last = model.layers[-1]
     last.set_weights([value * 1.01 for value in last.get_weights()])
-    found = verify(model, [path], failures=tmp_path / "failures", label="my model.keras")
+    model.save(tmp_path / "my model.keras")
+    found = verify(model, [path], failures=tmp_path / "failures")
+    assert found.candidates[0].repeat is None  # no command knows a model in memory
+    with pytest.raises(NotEqualError) as caught:
+        found.require()
+    assert caught.value.hint == f"The feed that fails is saved in {found.candidates[0].saved}."
+    options = {"failures": tmp_path / "failures", "atol": 1e-5, "seed": 3, "custom_modules": ("json",), "unsafe": True}
+    found = verify(tmp_path / "my model.keras", path, **options)
     (candidate,) = found.candidates
     assert not found.passed
     assert candidate.saved is not None
     assert candidate.repeat is not None
     assert shlex.split(candidate.repeat) == [
-        *("mh-edge", "verify", "my model.keras", str(path), "--feeds", candidate.saved)
+        *("mh-edge", "verify", str(tmp_path / "my model.keras"), str(path), "--feeds", candidate.saved),
+        *("--atol", "1e-05", "--seed", "3", "--failures", str(tmp_path / "failures"), "--import", "json", "--unsafe"),
     ]
     with pytest.raises(NotEqualError) as caught:
         found.require()
@@ -116,7 +124,10 @@ def test_a_model_that_refuses_the_grid_needs_feeds(tmp_path: Path) -> None:
     assert "--feeds" in caught.value.hint
     found = verify(model, [path], feeds={"x": np.ones((2, 11, 4), "float32")})
     assert found.passed
-    assert found.candidates[0].skipped > 0
+    (candidate,) = found.candidates
+    assert candidate.skipped > 0
+    assert f"{candidate.skipped} of {candidate.skipped + candidate.feeds} feeds were skipped" in candidate.notes[0]
+    assert found.rows()[-1][str(path)] == f"equal, {candidate.skipped} feeds skipped"
 
 
 def test_feeds_the_model_refuses_are_an_error(tmp_path: Path) -> None:
