@@ -34,8 +34,9 @@ def computing(dtype: str) -> Iterator[None]:
 
 
 def is_float32(model: keras.Model) -> bool:
-    """Whether every layer computes in float32 and keeps float32 weights."""
-    return all(layer.dtype_policy.name == "float32" for layer in model._flatten_layers())
+    """Whether every layer that computes in floats does so in float32 and keeps float32 weights."""
+    others = {*FLOATS, *MIXED} - {"float32"}
+    return not any(layer.dtype_policy.name in others for layer in model._flatten_layers())
 
 
 def with_policy(model: keras.Model, dtype: str) -> keras.Model:

@@ -166,3 +166,9 @@ def test_a_quantized_model_is_refused() -> None:
     model.quantize("int8")
     with pytest.raises(InputError, match="is quantized"):
         with_policy(model, "float64")
+
+
+def test_layers_of_integers_do_not_make_a_model_of_another_precision():
+    words = keras.Input((1,), dtype="int32")
+    hashed = keras.layers.Hashing(5)(words)
+    assert is_float32(keras.Model(words, keras.layers.Embedding(5, 2)(hashed)))

@@ -12,7 +12,6 @@ import onnx
 import onnxruntime
 import pytest
 from keras import layers
-from to_onnx.conversion import convert, proven
 
 import mh_edge_onnx
 from mh_edge.errors import ConversionError, InputError, UsageError
@@ -21,6 +20,7 @@ from mh_edge.opsets import OLDEST_RUNTIME
 from mh_edge.program import program
 from mh_edge.rules import Case, Rule, RuleSet
 from mh_edge_onnx import writing
+from to_onnx.conversion import convert, proven
 
 
 def tagger():
