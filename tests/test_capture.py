@@ -50,7 +50,8 @@ def test_inside_a_marked_layer_nothing_is_marked():
 
 def test_weights_of_marked_layers_stay_out_of_the_graph():
     x = keras.Input((4,))
-    found = captured(keras.Model(x, layers.Conv1D(2, 1, name="conv")(layers.Reshape((1, 3))(layers.Dense(3)(x)))), layers.Dense)
+    rows = layers.Reshape((1, 3))(layers.Dense(3)(x))
+    found = captured(keras.Model(x, layers.Conv1D(2, 1, name="conv")(rows)), layers.Dense)
     assert sorted(weight.path for weight in found.weights.values()) == ["conv/bias", "conv/kernel"]
     assert not [node for node in found.graph.node if node.op in ("VarHandleOp", "ReadVariableOp")]
 
