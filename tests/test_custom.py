@@ -83,14 +83,14 @@ def test_own_layer_is_named_and_found_when_imported(workplace: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("absent:make", "There is no module 'absent': 'absent' is not found."),
-        ("zoo.absent:make", "There is no module 'zoo.absent': 'zoo.absent' is not found."),
+        ("absent:make", "there is no module 'absent': 'absent' is not found."),
+        ("zoo.absent:make", "there is no module 'zoo.absent': 'zoo.absent' is not found."),
         ("zoo:absent", "'zoo:absent': 'zoo' has no 'absent'."),
         ("zoo:number", "'zoo:number' is an object of type int, not a function."),
         ("zoo:three", "'zoo:three' returns a builtins.int, not a Keras 3 model."),
         ("zoo:fails", "zoo:fails raised ZeroDivisionError: division by zero"),
         ("zoo:wants", "zoo:wants raised TypeError: wants() missing 1 required positional argument: 'x'"),
-        ("broken:make", "Importing 'broken' raised ModuleNotFoundError: No module named 'not_installed_anywhere'"),
+        ("broken:make", "importing 'broken' raised ModuleNotFoundError: No module named 'not_installed_anywhere'"),
     ],
 )
 def test_function_that_gives_no_model(spec: str, sentence: str, workplace: Path) -> None:
@@ -104,4 +104,4 @@ def test_function_that_gives_no_model(spec: str, sentence: str, workplace: Path)
 
 def test_module_to_import_that_is_not_there() -> None:
     error = refused(lambda: load_model(REFERENCE / "heads_dense.h5", custom_modules=["no.such.module"]))
-    assert error.message == "There is no module 'no.such.module': 'no' is not found."
+    assert error.message == "there is no module 'no.such.module': 'no' is not found."

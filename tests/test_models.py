@@ -262,7 +262,7 @@ def test_errors_of_tensorflow_become_sentences() -> None:
 
 def test_weights_for_a_model_that_is_not_built() -> None:
     model = keras.Sequential([keras.layers.Dense(3)], name="unbuilt")
-    assert refused(lambda: load_weights(model, OLD)).message == "The model 'unbuilt' is not built."
+    assert refused(lambda: load_weights(model, OLD)).message == "the model 'unbuilt' is not built."
 
 
 # code inside files
