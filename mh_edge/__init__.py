@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mh_edge.models import load_model as load_model
     from mh_edge.models import load_weights as load_weights
     from mh_edge.models import upgrade as upgrade
+    from mh_edge.rulecheck import RuleCheck as RuleCheck
+    from mh_edge.rulecheck import check_rule as check_rule
     from mh_edge.rules import Case as Case
     from mh_edge.rules import rule as rule
     from mh_edge.verification import Verification as Verification
@@ -37,7 +39,9 @@ _HOMES = {
     "Artifact": "mh_edge.artifact",
     "Case": "mh_edge.rules",
     "ExportResult": "mh_edge.exporting",
+    "RuleCheck": "mh_edge.rulecheck",
     "Verification": "mh_edge.verification",
+    "check_rule": "mh_edge.rulecheck",
     "devices": "mh_edge.machine",
     "export": "mh_edge.exporting",
     "inspect": "mh_edge.inspection",

@@ -109,6 +109,7 @@ def test_attention_on_itself_and_on_other_lengths(tmp_path: Path) -> None:
 def test_own_rule_by_decorator(tmp_path: Path) -> None:
     printed = run(EXAMPLES / "own_rule/own_rule.py", tmp_path)
     assert_proven(tmp_path, "scaled")
+    assert "checked: onnx sequence, tflite sequence\n" in printed
     lines = re.findall(r"(with|without) the rule, \S+\.(onnx|tflite): (\d+) operations, made by (.*)", printed)
     count = {(which, kind): int(number) for which, kind, number, _ in lines}
     for which, kind, _, rules in lines:

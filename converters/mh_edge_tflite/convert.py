@@ -70,6 +70,11 @@ def _captured(traced: Callable[[Sequence[Any]], list[Any]], program: Program, si
     """
     try:
         return capture(traced, signature.inputs, variables=program.variables, rules=RuleSet("tflite", {}))
+    except ConversionError as error:
+        if error.hint:
+            raise
+        # Raised within a layer's call, where Keras wraps the sentence in words of its own and drops the hint.
+        raise ConversionError(said(error), way_on(signature)) from error
     except (ValueError, TypeError, NotImplementedError, tf.errors.OpError) as error:
         message = f"TensorFlow cannot trace the model {program.model.name!r}: {said(error)}"
         raise ConversionError(message, way_on(signature)) from error

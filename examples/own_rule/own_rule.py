@@ -38,6 +38,10 @@ def main(folder: str) -> None:
     for rules in ("without", "with"):
         if rules == "with":
             import scale_norm.rules  # noqa: F401 - importing it registers the rules
+
+            checked = mh_edge.check_rule(ScaleNorm)
+            checked.require()
+            print(f"checked: {', '.join(f'{case.target} {case.case}' for case in checked.cases)}")
         result = mh_edge.export(model, folder, formats=("onnx", "tflite"), feeds={"rows": test_x[:8]})
         for made in result.artifacts:
             print(f"{rules} the rule, {made.path}: {sum(made.ops.values())} operations, made by {dict(made.rules)}")
