@@ -23,6 +23,7 @@ from mh_edge.inspection import inspect
 from mh_edge.models import require_model
 from mh_edge.opsets import resolve_opset
 from mh_edge.packages import require, versions
+from mh_edge.quiet import quiet
 from mh_edge.repeating import FAILURES, command
 from mh_edge.signature import Signature
 
@@ -58,6 +59,7 @@ class ExportResult:
         return {"command": "export", "model": self.model, "artifacts": artifacts, "seconds": round(self.seconds, 3)}
 
 
+@quiet()
 def export(
     model: keras.Model | str | Path,
     output: str | Path = ".",

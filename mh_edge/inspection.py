@@ -98,7 +98,7 @@ def file_format(path: Path) -> str:
 
 
 def _read_onnx(path: Path) -> Content:
-    onnx_module = require("onnx", "export", "reading an .onnx file")
+    onnx_module = require("onnx", "cpu", "reading an .onnx file")
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:

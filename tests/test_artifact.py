@@ -128,6 +128,7 @@ def test_an_artifact_in_json_has_the_keys_of_the_contract() -> None:
         "outputs": [{"name": "p", "dtype": "float32", "shape": ["batch", 2]}],
         "ops": {"LSTM": 1},
         "rules": {"LSTM": 5},
+        "made": {},
         "verified": None,
         "notes": [],
     }

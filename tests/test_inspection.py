@@ -204,4 +204,4 @@ def test_a_missing_package_has_the_pip_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UnavailableError, match="needs the package 'onnx'") as caught:
         inspect(path)
-    assert caught.value.hint == 'pip install "mh-edge[export]"'
+    assert caught.value.hint == 'pip install "mh-edge[cpu]"'

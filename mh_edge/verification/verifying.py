@@ -14,6 +14,7 @@ import numpy as np
 
 from mh_edge.artifact import read_manifest
 from mh_edge.errors import UsageError
+from mh_edge.quiet import quiet
 from mh_edge.repeating import FAILURES, command
 from mh_edge.runtimes import SUFFIXES, open_session
 from mh_edge.signature import Domain
@@ -34,6 +35,7 @@ MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 """What a model's file ends in, and an artifact's never."""
 
 
+@quiet()
 def verify(
     reference: Program | keras.Model | str | Path,
     candidates: str | Path | Sequence[str | Path],

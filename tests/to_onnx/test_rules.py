@@ -47,7 +47,9 @@ def test_case(rule, case, tmp_path):
     assert not CONTROL_FLOW & {*operations(path), *operations(portable)}
     nodes = onnx.load(path).graph.node
     assert not any(node.domain for node in nodes)
-    assert rule.name in {item.value for node in nodes for item in node.metadata_props if item.key == "mh_edge.rule"}
+    stamped = {item.value for node in nodes for item in node.metadata_props if item.key == "mh_edge.rule"}
+    assert stamped
+    assert stamped <= {found.name for found in rules_for("onnx")}
     assert onnx.load(portable).opset_import[0].version == 17
 
     wrong = with_a_wrong_weight(path, tmp_path / "wrong.onnx")
