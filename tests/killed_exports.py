@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import fakes
 import pytest
 
+import fakes
 from mh_edge.artifact import read_manifest
 from mh_edge.commit import STAGING_PREFIX, recover
 from mh_edge.exporting import export

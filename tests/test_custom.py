@@ -11,10 +11,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from refusal import refused
 
 from mh_edge.layers import MultiHead
 from mh_edge.models import load_model, resolve_model
+from refusal import refused
 
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 OWN_MODULES = ("zoo", "broken", "doubling")

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from program_on_path import ROOT, environment
 
 from mh_edge.artifact import read_manifest
 from mh_edge.inspection import inspect
+from program_on_path import ROOT, environment
 
 EXAMPLES = ROOT / "examples"
 LIMIT = 300  # seconds, for a machine that is busy with other things; an example takes about ten

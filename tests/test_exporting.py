@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
 
+import fakes
 from mh_edge.artifact import read_manifest
 from mh_edge.errors import ConversionError, NotEqualError, UsageError
 from mh_edge.exporting import export

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import keras
 import pytest
-from refusal import refused
 
 from mh_edge import rules
 from mh_edge.installed import load_installed
 from mh_edge.models import load_model
 from mh_edge.rules import rules_for
+from refusal import refused
 
 BRINGING = """
 import keras, mh_edge

@@ -19,13 +19,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow
-from refusal import refused
 
 from mh_edge import commit
 from mh_edge.errors import ConversionError, UsageError
 from mh_edge.layers import MultiHead, MultiHeadAttention
 from mh_edge.modelfile import readable
 from mh_edge.models import load_model, load_weights, resolve_model, upgrade
+from refusal import refused
 
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 OLD = REFERENCE / "heads_dense.h5"

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from program_on_path import ROOT
 
 PACKAGES = {"mh_edge": ROOT / "mh_edge"} | {

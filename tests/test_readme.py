@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from documentation import Block, Reader, blocks, keys, without_numbers
-from program_on_path import ROOT
 
 import mh_edge
+from documentation import Block, Reader, blocks, keys, without_numbers
 from mh_edge.cli import COMMANDS, main
 from mh_edge.rules import TARGETS, rules_for
+from program_on_path import ROOT
 
 PAGE = ROOT / "README.md"
 OLD_CHECKPOINT = ROOT / "tests/fixtures/reference/attention_masking.h5"

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import artifacts
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+import artifacts
 from mh_edge.errors import InputError, UnavailableError, UsageError
 from mh_edge.runtimes import Session, open_session
 from mh_edge.runtimes import litert as litert_module

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import formulas
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras.layers import LSTM, Bidirectional, Conv1D, Dense
 
+import formulas
 from layers.support import as_numpy, randomize, total
 from mh_edge.layers import MultiHead
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import formulas
 import keras
 import numpy as np
 import pytest
 from keras.layers import GRU, LSTM, BatchNormalization, Bidirectional, Conv1D, Dense, Dropout, Embedding
 
+import formulas
 from layers.support import (
     SINGLE,
     as_numpy,

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import formulas
 import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import formulas
 from layers.support import (
     EXACT,
     MASK_KINDS,

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import formulas
 import keras
 import numpy as np
 import pytest
 
+import formulas
 from layers.support import (
     EXACT,
     MASK_KINDS,

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+
 from to_onnx.conversion import operations, proven
 
 IMAGE, FREE_IMAGE, ROWS = (8, 8, 3), (None, None, 3), (None, 6)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from to_tflite.conversion import convert, operations, proven, tables
 
 import mh_edge_tflite
 from mh_edge.inspection import inspect
 from mh_edge.layers import MultiHead, MultiHeadAttention
 from mh_edge.program import program
 from mh_edge.runtimes import open_session
+from to_tflite.conversion import convert, operations, proven, tables
 
 layers = keras.layers
 

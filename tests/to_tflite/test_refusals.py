@@ -8,11 +8,11 @@ import os
 import keras
 import pytest
 import tensorflow as tf
-from refusal import refused
-from to_tflite.conversion import convert
 
 from mh_edge.errors import ConversionError, InputError
 from mh_edge.runtimes import open_session
+from refusal import refused
+from to_tflite.conversion import convert
 
 layers = keras.layers
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from to_tflite.conversion import convert, proven
 
 from mh_edge.layers import MultiHeadAttention
 from mh_edge_tflite import bridge, standins
+from to_tflite.conversion import convert, proven
 
 layers = keras.layers
 

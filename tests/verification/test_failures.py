@@ -6,12 +6,12 @@ import json
 import shlex
 from pathlib import Path
 
-import artifacts
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+import artifacts
 from mh_edge.errors import InputError, NotEqualError
 from mh_edge.signature import Signature, Tensor
 from mh_edge.verification import verify

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import artifacts
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+import artifacts
 from mh_edge.errors import InputError, NotEqualError, UsageError
 from mh_edge.verification import verify
 from verification import models

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import artifacts
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+import artifacts
 from mh_edge.program import program
 from mh_edge.signature import Signature, Tensor
 from mh_edge.verification import truth, verify
