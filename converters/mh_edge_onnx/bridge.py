@@ -7,17 +7,18 @@ afterwards. What tf2onnx gets wrong for common layers is put right by `repairs`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
 from mh_edge.capture import MARK, Capture
 from mh_edge.errors import ConversionError
+from mh_edge.quiet import loggers_at
 from mh_edge.wording import said
+from mh_edge_onnx.initializers import lazy_tensor
 from mh_edge_onnx.names import Names
 from mh_edge_onnx.repairs import HANDLERS
 
@@ -30,22 +31,6 @@ NEWEST_TF2ONNX_OPSET = 18
 
 HANDLER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """tf2onnx checks with assertions and its own ValueErrors, and stumbles over what it did not foresee."""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """tf2onnx and TensorFlow's graph tools log deprecations and shape guesses that say nothing to the user of this
-    package.
-    """
-    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @contextmanager
@@ -76,7 +61,8 @@ def to_ir(captured: Capture, opset: int) -> ir.Model:
     import tf2onnx
 
     wanted = min(opset, NEWEST_TF2ONNX_OPSET)
-    with _quiet(), _refusals_named():
+    # Deprecations and guesses of shapes, which say nothing to the user of this package.
+    with loggers_at(logging.CRITICAL, "tf2onnx", "tensorflow", "absl"), _refusals_named():
         proto, _ = tf2onnx.convert.from_graph_def(
             captured.graph,
             name="mh_edge",
@@ -86,28 +72,21 @@ def to_ir(captured: Capture, opset: int) -> ir.Model:
             custom_op_handlers={MARK: (_mark, []), **HANDLERS},
             extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
         )
-    _refuse_unknown(proto)
     model: ir.Model = ir.from_proto(proto)
+    _refuse_unknown(model)
     _bind(model, captured)
     return model
 
 
-def _refuse_unknown(proto: onnx.ModelProto) -> None:
-    version = {item.domain: item.version for item in proto.opset_import}
-
-    def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-        for node in graph.node:
-            yield node
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    yield from nodes(attribute.g)
-
+def _refuse_unknown(model: ir.Model) -> None:
+    newest = model.opset_imports[""]
+    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
     unknown = {
         node.op_type
-        for node in nodes(proto.graph)
-        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type, max_inclusive_version=version[""])
+        for node in nodes
+        if node.domain == "" and not onnx.defs.has(node.op_type, max_inclusive_version=newest)
     }
-    unknown |= {node.op_type for node in nodes(proto.graph) if node.domain not in ("", "ai.onnx", "ai.onnx.ml", DOMAIN)}
+    unknown |= {node.op_type for node in nodes if node.domain not in ("", "ai.onnx.ml", DOMAIN)}
     if unknown:
         raise ConversionError(
             f"no ONNX conversion for the TensorFlow operations {', '.join(sorted(unknown))} that the model uses.",
@@ -129,13 +108,8 @@ def _bind(model: ir.Model, captured: Capture) -> None:
     for name, weight in captured.weights.items():
         if (value := by_name.get(name)) is None or not (value.uses() or value.is_graph_output()):
             continue
+        if value.dtype is None or value.shape is None:
+            raise ConversionError(f"the weight {weight.path} has no dtype or shape in the converted graph.")
         value.name = names.unique(weight.path)
-        value.const_value = lazy_tensor(weight.read, value)
+        value.const_value = lazy_tensor(value.name, weight.read, value.dtype, value.shape)
         graph.register_initializer(value)
-
-
-def lazy_tensor(read: Callable[[], np.ndarray], like: ir.Value) -> ir.LazyTensor:
-    """A tensor whose bytes stay where `read` finds them until they are needed."""
-    if like.dtype is None or like.shape is None:
-        raise ConversionError(f"the weight {like.name} has no dtype or shape in the converted graph.")
-    return ir.LazyTensor(lambda: ir.tensor(read(), name=like.name), dtype=like.dtype, shape=like.shape, name=like.name)

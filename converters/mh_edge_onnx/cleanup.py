@@ -14,6 +14,7 @@ from onnxscript import optimizer
 
 from mh_edge.signature import Signature
 from mh_edge_onnx.context import CALL
+from mh_edge_onnx.initializers import initializer, lazy_tensor
 from mh_edge_onnx.names import Names
 
 # Folded, these would blow a small description up into a large tensor; a runtime makes it in no time when it opens the
@@ -70,16 +71,13 @@ def _replace(model: ir.Model, node: ir.Node, tensor: ir.LazyTensor, change: Layo
     if out.is_graph_output():
         return
     probe = change(np.broadcast_to(np.zeros((), tensor.dtype.numpy()), tensor.shape.numpy()))
-    shape = ir.Shape(probe.shape)
-    lazy = ir.LazyTensor(
-        lambda: ir.tensor(np.ascontiguousarray(change(tensor.numpy())), name=tensor.name),
-        dtype=tensor.dtype,
-        shape=shape,
-        name=tensor.name,
-    )
+
+    def read() -> np.ndarray:
+        return np.ascontiguousarray(change(tensor.numpy()))
+
     # The weight's own name says more than that of the operation; the number keeps the two apart for now.
     name = f"{tensor.name}__{len(model.graph.initializers)}"
-    folded = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=lazy)
+    folded = initializer(name, lazy_tensor(tensor.name or "", read, tensor.dtype, ir.Shape(probe.shape)))
     out.replace_all_uses_with(folded)
     model.graph.remove(node, safe=True)
     model.graph.register_initializer(folded)

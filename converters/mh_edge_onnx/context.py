@@ -17,6 +17,7 @@ from mh_edge.errors import ConversionError
 from mh_edge.rules import Rule, RuleSet, rules_for
 from mh_edge.signature import Dim, Tensor
 from mh_edge_onnx import activations
+from mh_edge_onnx.initializers import initializer, lazy_tensor
 from mh_edge_onnx.names import Names
 
 RULE = "mh_edge.rule"
@@ -101,7 +102,7 @@ class Context:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._job.initializers:
             name = self._job.names.unique(f"const_{array.dtype.name}_{'x'.join(map(str, array.shape)) or 'scalar'}")
-            self._job.initializers[key] = _initializer(name, lambda: array, array.dtype, array.shape)
+            self._job.initializers[key] = _held(name, lambda: array, array)
         return self._job.initializers[key]
 
     def weight(
@@ -125,7 +126,7 @@ class Context:
             def read() -> np.ndarray:
                 return np.ascontiguousarray(transform(*map(keras.ops.convert_to_numpy, used)))
 
-            self._job.initializers[key] = _initializer(name, read, probe.dtype, probe.shape)
+            self._job.initializers[key] = _held(name, read, probe)
         return self._job.initializers[key]
 
     def shape(self, value: ir.Value) -> tuple[Dim | None, ...]:
@@ -196,9 +197,9 @@ class Context:
         for inner, value in zip(model.graph.inputs, values, strict=True):
             inner.replace_all_uses_with(value, replace_graph_outputs=True)
         results = tuple(model.graph.outputs)
-        for initializer in list(model.graph.initializers.values()):
-            model.graph.initializers.pop(initializer.name or "")
-            self._job.initializers["spliced", id(initializer)] = initializer
+        for weight in list(model.graph.initializers.values()):
+            model.graph.initializers.pop(weight.name or "")
+            self._job.initializers["spliced", id(weight)] = weight
         nodes = list(model.graph)
         model.graph.outputs.clear()
         model.graph.remove(nodes)
@@ -210,10 +211,9 @@ class Context:
         return results
 
 
-def _initializer(name: str, read: Callable[[], np.ndarray], dtype: np.dtype, shape: Sequence[int]) -> ir.Value:
-    kind = ir.DataType.from_numpy(np.dtype(dtype))
-    tensor = ir.LazyTensor(lambda: ir.tensor(read(), name=name), dtype=kind, shape=ir.Shape(shape), name=name)
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(kind), const_value=tensor)
+def _held(name: str, read: Callable[[], np.ndarray], like: np.ndarray) -> ir.Value:
+    """An initializer of what `read` gives, whose dtype and shape are those of `like`."""
+    return initializer(name, lazy_tensor(name, read, ir.DataType.from_numpy(like.dtype), ir.Shape(like.shape)))
 
 
 def _dtype(value: ir.Value) -> str:

@@ -22,6 +22,9 @@ import onnx_ir as ir
 from mh_edge_onnx import activations
 from mh_edge_onnx.context import Context
 
+LOOPS = ("Loop", "Scan", "If")
+"""What no recurrent layer with a rule may become."""
+
 RecurrentLayer = Any
 """A keras.layers.LSTM, GRU or SimpleRNN."""
 

@@ -17,6 +17,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 from mh_edge.capture import Capture, Weight, nested_layers
 from mh_edge.errors import ConversionError
 from mh_edge.program import Program
+from mh_edge.quiet import loggers_at
 from mh_edge.signature import Signature, Tensor
 from mh_edge_tflite.repairs import compare_signs, expand_new_axes
 from mh_edge_tflite.standins import Kernels, StandIn, located, stand_ins
@@ -131,18 +132,14 @@ def quiet() -> Iterator[None]:
     """TensorFlow logs deprecations of its own; the converter's C++ prints remarks, and on failure the whole graph, to
     the process's standard error.
     """
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
     kept = os.dup(STDERR)
-    with tempfile.TemporaryFile() as nowhere:
-        logger.setLevel(logging.ERROR)
+    with loggers_at(logging.ERROR, "tensorflow"), tempfile.TemporaryFile() as nowhere:
         os.dup2(nowhere.fileno(), STDERR)
         try:
             yield
         finally:
             os.dup2(kept, STDERR)
             os.close(kept)
-            logger.setLevel(level)
 
 
 def _refusal(error: ConverterError, program: Program, signature: Signature) -> ConversionError:

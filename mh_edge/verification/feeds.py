@@ -21,7 +21,6 @@ SPARE_LENGTHS = (67, 16, 3, 128)  # for models with a least or a greatest length
 SPARE_FEEDS = 40  # how many more are tried before giving up
 LEAST_FEEDS = 8
 
-VALUES = ("normal", "large", "zero")
 MASKS = ("none", "right", "left", "holes", "row")
 LARGE = 30.0  # far into the flat part of every saturating activation, far from overflow
 HOLES = 0.4  # share of masked steps

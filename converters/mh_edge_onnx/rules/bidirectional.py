@@ -10,6 +10,7 @@ import onnx_ir as ir
 from mh_edge.rules import Case, rule
 from mh_edge_onnx import recurrent
 from mh_edge_onnx.context import Context, Inputs, Masks
+from mh_edge_onnx.recurrent import LOOPS
 from mh_edge_onnx.rules import gru, lstm, simple_rnn
 
 CELLS: dict[type, Any] = {
@@ -52,9 +53,6 @@ def _two_kinds() -> keras.Model:
     backward = keras.layers.GRU(3, return_sequences=True, go_backwards=True)
     layer = keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True), backward_layer=backward)
     return keras.Model(x, layer(keras.layers.Masking()(x)))
-
-
-LOOPS = ("Loop", "Scan", "If")
 
 
 @rule(

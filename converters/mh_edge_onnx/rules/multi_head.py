@@ -10,8 +10,7 @@ import onnx_ir as ir
 from mh_edge.layers import MultiHead, SeqSelfAttention
 from mh_edge.rules import Case, rule
 from mh_edge_onnx.context import Context, Inputs, Masks
-
-LOOPS = ("Loop", "Scan", "If")
+from mh_edge_onnx.recurrent import LOOPS
 
 
 def _model(masked: bool, layer: Any, *args: Any, **options: Any) -> keras.Model:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from mh_edge.rules import Case, rule
 from mh_edge_onnx import recurrent
 from mh_edge_onnx.context import Context, Inputs, Masks
+from mh_edge_onnx.recurrent import LOOPS
 
 
 class SimpleRNNCell:
@@ -40,9 +41,6 @@ def _model(masked: bool, **options: Any) -> keras.Model:
     x = keras.Input((None, 4))
     z = keras.layers.Masking()(x) if masked else x
     return keras.Model(x, keras.layers.SimpleRNN(3, bias_initializer="normal", **options)(z))
-
-
-LOOPS = ("Loop", "Scan", "If")
 
 
 @rule(
