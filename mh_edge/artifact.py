@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -28,6 +28,8 @@ FIELDS: Mapping[str, type | UnionType] = {
     "signature": dict,
     "rules": dict,
     "notes": list,
+    "choices": list,
+    "session_options": dict,
     "data": list,
     "versions": dict,
     "verified": dict | None,
@@ -40,11 +42,24 @@ FORMATS = {"onnx": "mh_edge_onnx", "tflite": "mh_edge_tflite"}
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which form a layer call was given where a rule had several, and why. layer: the call's path in the model."""
+
+    layer: str
+    choice: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}: {self.choice} ({self.why})"
+
+
+@dataclass(frozen=True)
 class Converted:
     """What a converter hands back: a model in the target's form, not yet written.
 
     rules: how many layer calls each rule lowered. notes: sentences for the user. save(path) writes the file,
     and external data named by its hash beside it where the format needs it -> all files written, the model first.
+    choices: see Choice. session_options: ONNX Runtime's, those that the file's speed depends on.
     """
 
     format: str
@@ -53,6 +68,8 @@ class Converted:
     rules: Mapping[str, int]
     notes: tuple[str, ...]
     save: Callable[[Path], Sequence[Path]]
+    choices: tuple[Choice, ...] = ()
+    session_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,8 @@ class Artifact:
     bytes: with its external data. opset: of ONNX's own domain, None for TFLite. ops: how often each operation occurs,
     subgraphs included. rules: how many layer calls each rule lowered (known for TFLite from the manifest). verified:
     the figures of the verification, None when it was not verified. notes: what a user should know before
-    running it. made: rule -> the operations it made, as far as the file marks them.
+    running it. made: rule -> the operations it made, as far as the file marks them. choices, session_options: as in
+    Converted, from the manifest.
     """
 
     path: Path
@@ -76,6 +94,8 @@ class Artifact:
     verified: Mapping[str, Any] | None
     notes: tuple[str, ...] = ()
     made: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
+    session_options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -99,6 +119,8 @@ class Artifact:
             "made": {rule: dict(ops) for rule, ops in self.made.items()},
             "verified": None if self.verified is None else dict(self.verified),
             "notes": list(self.notes),
+            "choices": [asdict(choice) for choice in self.choices],
+            "session_options": dict(self.session_options),
         }
 
 
@@ -112,6 +134,8 @@ class Manifest:
     signature: Signature
     rules: Mapping[str, int]
     notes: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    session_options: Mapping[str, str]
     data: tuple[str, ...]
     versions: dict[str, str]
     verified: Mapping[str, Any] | None
@@ -128,6 +152,8 @@ class Manifest:
             "signature": self.signature.to_json(),
             "rules": dict(self.rules),
             "notes": list(self.notes),
+            "choices": [asdict(choice) for choice in self.choices],
+            "session_options": dict(self.session_options),
             "data": list(self.data),
             "versions": dict(self.versions),
             "verified": self.verified,
@@ -151,6 +177,7 @@ def read_manifest(artifact: Path, sha256: str | None = None) -> Manifest | None:
         return None
     try:
         signature = Signature.from_json(fields["signature"])
+        choices = tuple(Choice(**item) for item in fields["choices"])
     except (KeyError, TypeError, ValueError):
         return None
     return Manifest(
@@ -160,6 +187,8 @@ def read_manifest(artifact: Path, sha256: str | None = None) -> Manifest | None:
         signature=signature,
         rules=fields["rules"],
         notes=tuple(fields["notes"]),
+        choices=choices,
+        session_options=fields["session_options"],
         data=tuple(fields["data"]),
         versions=fields["versions"],
         verified=fields["verified"],

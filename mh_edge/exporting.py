@@ -70,6 +70,7 @@ def export(
     batch: int | None = None,
     sequence: int | None = None,
     dims: Mapping[str, int] | None = None,
+    merge: bool = True,
     feeds: Mapping[str, np.ndarray] | None = None,
     verify: bool = True,
     atol: float | None = None,
@@ -86,7 +87,8 @@ def export(
     model: a keras.Model, a `.keras` or `.h5` file, or "package.module:function". output: a folder (files are named
     after the model, or `name`), or one file. formats: "onnx", "tflite" or several; without it what the output's name
     ends in, else "onnx". opset, runtime: see mh_edge.opsets. batch, sequence, dims: fix free sizes; `sequence` fixes
-    "sequence" and every "..._sequence". TFLite's batch is 1 unless `batch` says otherwise. feeds: real inputs by name,
+    "sequence" and every "..._sequence". TFLite's batch is 1 unless `batch` says otherwise. merge=False keeps parallel
+    heads apart even where one operation for all of them is faster. feeds: real inputs by name,
     added to the generated ones, which are drawn from `seed`. verify=False writes without a proof, and the manifest says
     so. atol, rtol: allow |error| <= atol + rtol |expected| instead of what is measured. failures: the folder in which a
     feed that fails is saved. custom_modules: imported before loading, so that custom layers register; unsafe: load
@@ -105,7 +107,14 @@ def export(
     tell("loading the model")
     program, notes = _program(model, feeds, custom_modules, unsafe)
     sizes = {kind: _sizes(program.signature, kind, batch, sequence, dims or {}) for kind in formats}
-    recipe = {"runtime": runtime, "seed": seed, "atol": atol, "rtol": rtol, "feeds": sorted(feeds) if feeds else []}
+    recipe = {
+        "runtime": runtime,
+        "merge": merge,
+        "seed": seed,
+        "atol": atol,
+        "rtol": rtol,
+        "feeds": sorted(feeds) if feeds else [],
+    }
     with staged(folder) as staging:
         manifests: dict[str, Manifest] = {}
         written: list[str] = []
@@ -113,7 +122,7 @@ def export(
             tell(f"converting to {kind}")
             # Held by no name here: a converted model is as large as its weights, and the proof needs the memory.
             manifests[kind] = _write(
-                _convert(kind, program, program.signature.pin(sizes[kind]), opset, runtime),
+                _convert(kind, program, program.signature.pin(sizes[kind]), opset, runtime, merge),
                 staging,
                 names[kind],
                 notes,
@@ -127,6 +136,7 @@ def export(
             given = {
                 "--opset": opset,
                 "--runtime": None if runtime == "cpu" else runtime,
+                "--no-merge": not merge,
                 "--batch": batch,
                 "--sequence": sequence,
                 "--dim": tuple(f"{size}={length}" for size, length in (dims or {}).items()),
@@ -247,11 +257,13 @@ def _sizes(
     return {"batch": FIXED_BATCH[kind]} | asked if kind in FIXED_BATCH else asked
 
 
-def _convert(kind: str, program: Program, signature: Signature, opset: int | None, runtime: str) -> Converted:
+def _convert(
+    kind: str, program: Program, signature: Signature, opset: int | None, runtime: str, merge: bool
+) -> Converted:
     """The converter is found by name, so that only the one asked for is imported."""
     convert = importlib.import_module(FORMATS[kind]).convert
     options = {"opset": opset, "runtime": runtime} if kind == "onnx" else {}
-    converted: Converted = convert(program, signature, **options)
+    converted: Converted = convert(program, signature, merge=merge, **options)
     return converted
 
 
@@ -269,6 +281,8 @@ def _write(
             signature=converted.signature,
             rules=converted.rules,
             notes=notes + converted.notes,
+            choices=converted.choices,
+            session_options=converted.session_options,
             data=tuple(sorted(file.name for file in data)),
             versions={"mh-edge": __version__} | versions(MADE_BY[converted.format]),
             verified=None,

@@ -72,6 +72,8 @@ def inspect(path: str | Path) -> Artifact:
         made=content.made,
         verified=None if manifest is None else manifest.verified,
         notes=notes + (() if manifest is None else manifest.notes),
+        choices=() if manifest is None else manifest.choices,
+        session_options={} if manifest is None else manifest.session_options,
     )
 
 

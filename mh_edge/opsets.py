@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from mh_edge.errors import UsageError
 
-DEFAULT_OPSET = {"cpu": 23, "portable": 17}
-"""Opset by `--runtime`: cpu uses the newest fused operations, portable is what older and other runtimes read too."""
+DEFAULT_OPSET = {"cpu": 23, "cuda": 23, "plugins": 17, "portable": 17}
+"""Opset by `--runtime`: cpu and cuda use the newest fused operations; plugins (WebGPU, OpenVINO, QNN, NNAPI,
+CoreML) and portable keep to what older and other runtimes read too."""
 
 OLDEST_RUNTIME = {17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.23"}
 """The first ONNX Runtime release that opens a model of this opset."""

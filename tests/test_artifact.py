@@ -11,6 +11,7 @@ import pytest
 
 from mh_edge.artifact import (
     Artifact,
+    Choice,
     Manifest,
     file_sha256,
     manifest_path,
@@ -41,6 +42,8 @@ def manifest(model: Path, data: tuple[str, ...] = ()) -> Manifest:
         signature=SIGNATURE,
         rules={"LSTM": 5},
         notes=("a note",),
+        choices=(Choice("heads", "4 heads as one MatMul", "one operation instead of 4"),),
+        session_options={"session.set_denormal_as_zero": "1"},
         data=data,
         versions={"keras": "3.15"},
         verified={"passed": True, "feeds": 9, "required_tolerance": {"abs": 1e-7, "rel": float("inf")}},
@@ -131,6 +134,8 @@ def test_an_artifact_in_json_has_the_keys_of_the_contract() -> None:
         "made": {},
         "verified": None,
         "notes": [],
+        "choices": [],
+        "session_options": {},
     }
 
 

@@ -151,8 +151,11 @@ def test_sizes_that_make_no_sense(tmp_path: Path, fake: fakes.Fakes, options: di
 
 
 def test_the_onnx_converter_gets_opset_and_runtime_and_the_other_does_not(tmp_path: Path, fake: fakes.Fakes) -> None:
-    export("net.keras", tmp_path, formats=BOTH, opset=17, runtime="portable")
-    assert [options for _, _, options in fake.calls] == [{"opset": 17, "runtime": "portable"}, {}]
+    export("net.keras", tmp_path, formats=BOTH, opset=17, runtime="portable", merge=False)
+    assert [options for _, _, options in fake.calls] == [
+        {"opset": 17, "runtime": "portable", "merge": False},
+        {"merge": False},
+    ]
 
 
 def test_without_a_proof_the_manifest_says_so(tmp_path: Path, fake: fakes.Fakes) -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mh_edge.artifact import Manifest, file_sha256
+from mh_edge.artifact import Choice, Manifest, file_sha256
 from mh_edge.errors import InputError, UnavailableError
 from mh_edge.flatbuffer import METADATA
 from mh_edge.inspection import RULE_KEY, inspect
@@ -119,8 +119,10 @@ def test_what_the_manifest_knows_is_believed_while_it_is_fresh(tmp_path: Path) -
     signature = Signature((Tensor("query", "float32", ("batch",)),), (Tensor("out", "float32", ("batch",)),))
     verified = {"passed": True, "feeds": 9}
     sha256 = file_sha256(path)
-    Manifest("tflite", sha256, None, signature, {"Square": 1}, ("n",), (), {}, verified, {}).write(path)
+    chosen = Choice("heads", "apart", "one operation would be slower")
+    Manifest("tflite", sha256, None, signature, {"Square": 1}, ("n",), (chosen,), {}, (), {}, verified, {}).write(path)
     found = inspect(path)
+    assert found.choices == (chosen,)
     assert (found.signature, found.rules, found.verified, found.notes) == (signature, {"Square": 1}, verified, ("n",))
     path.write_bytes(SQUARE_TFLITE + b"\0")
     found = inspect(path)

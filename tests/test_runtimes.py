@@ -12,9 +12,11 @@ import pytest
 from keras import layers
 
 import artifacts
+from mh_edge.artifact import Manifest, file_sha256
 from mh_edge.errors import InputError, UnavailableError, UsageError
 from mh_edge.runtimes import Session, open_session
 from mh_edge.runtimes import litert as litert_module
+from mh_edge.signature import Signature
 
 RNG = np.random.default_rng(0)
 KERNEL, BIAS = RNG.standard_normal((6, 5)).astype("float32"), RNG.standard_normal(5).astype("float32")
@@ -202,3 +204,37 @@ def test_comparing_two_artifacts_imports_no_tensorflow(onnx_file: Path) -> None:
 def test_the_base_class_is_abstract() -> None:
     with pytest.raises(TypeError, match="abstract"):
         Session("any.onnx")  # type: ignore[abstract]
+
+
+def _denormal_product(path: Path) -> float:
+    """1e-30 * 1e-10, which float32 holds as a denormal only, computed by the file in a process of its own: ONNX Runtime
+    takes the option from the first session of a process.
+    """
+    code = (
+        "import sys, numpy as np\n"
+        "from mh_edge.runtimes import open_session\n"
+        "print(float(open_session(sys.argv[1]).run({'x': np.full((1, 1), 1e-30, 'float32')})['y'][0, 0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_session_options_of_the_manifest_are_applied(tmp_path: Path) -> None:
+    path = artifacts.affine_onnx(tmp_path / "tiny.onnx", np.full((1, 1), 1e-10), np.zeros(1))
+    assert _denormal_product(path) == pytest.approx(1e-40, rel=1e-3)
+    made = Manifest(
+        format="onnx",
+        sha256=file_sha256(path),
+        opset=17,
+        signature=Signature((), ()),
+        rules={},
+        notes=(),
+        choices=(),
+        session_options={"session.set_denormal_as_zero": "1"},
+        data=(),
+        versions={},
+        verified=None,
+        recipe={},
+    )
+    made.write(path)
+    assert _denormal_product(path) == 0.0

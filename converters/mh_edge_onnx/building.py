@@ -24,9 +24,11 @@ from mh_edge_onnx.writing import save
 PRODUCER = "mh-edge"
 
 
-def convert(program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu") -> Converted:
+def convert(
+    program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu", merge: bool = True
+) -> Converted:
     """The program as an ONNX file waiting to be written; see `build`."""
-    model, job = build(program, signature, opset=opset, runtime=runtime)
+    model, job = build(program, signature, opset=opset, runtime=runtime, merge=merge)
     return Converted(
         format="onnx",
         opset=job.opset,
@@ -34,19 +36,22 @@ def convert(program: Program, signature: Signature, *, opset: int | None = None,
         rules=dict(sorted(job.used.items())),
         notes=job.rules.notes(nested_layers(program.model)),
         save=lambda path: save(model, path),
+        choices=tuple(job.choices),
+        session_options=dict(sorted(job.session_options.items())),
     )
 
 
 def build(
-    program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu"
+    program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu", merge: bool = True
 ) -> tuple[ir.Model, Job]:
     """The finished onnx_ir model of a program, and the job that tells which rules were used.
 
-    signature: program.signature, some dims pinned. opset: see mh_edge.opsets.
+    signature: program.signature, some dims pinned. opset: see mh_edge.opsets. merge: whether parallel heads may become
+    one operation.
     Raises UsageError for an opset or runtime that does not exist, ConversionError when something has no
     conversion or cannot be traced.
     """
-    job = Job(resolve_opset(opset, runtime), runtime, _convert)
+    job = Job(resolve_opset(opset, runtime), runtime, merge, _convert)
     model = _convert(_captured(program, signature), job)
     job.register(model.graph)
     clean(model, signature)

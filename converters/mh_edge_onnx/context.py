@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from mh_edge.artifact import Choice
 from mh_edge.capture import Slot, capture, nested_layers
 from mh_edge.errors import ConversionError
 from mh_edge.rules import Rule, RuleSet, rules_for
@@ -34,16 +35,19 @@ Masks = Sequence[ir.Value | None]
 
 @dataclass
 class Job:
-    """What one conversion shares between all its layer calls: settings, shared initializers, and the count of rules
-    used.
+    """What one conversion shares between all its layer calls: settings, shared initializers, and what is told of it:
+    the count of rules used, the choices made, the session options asked for.
     """
 
     opset: int
     runtime: str
+    merge: bool
     convert: Callable[[Any, Job], ir.Model]
     rules: RuleSet = field(default_factory=lambda: rules_for("onnx"))
     used: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
+    session_options: dict[str, str] = field(default_factory=dict)
     initializers: dict[Any, ir.Value] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
 
@@ -58,7 +62,8 @@ class Job:
 class Context:
     """Writes the operations of one layer call.
 
-    opset, runtime: what the file is for ("cpu", "portable"). arguments: the layer call's arguments by name, tensors as
+    opset, runtime: what the file is for ("cpu", "cuda", "plugins", "portable"). merge: whether parallel heads may
+    become one operation. arguments: the layer call's arguments by name, tensors as
     ir.Value, for rules that need more than inputs and masks. nodes: what was written so far, in order.
     """
 
@@ -73,8 +78,17 @@ class Context:
         job.used[rule.name] = job.used.get(rule.name, 0) + 1
         self.opset = job.opset
         self.runtime = job.runtime
+        self.merge = job.merge
         self.arguments = arguments
         self.nodes: list[ir.Node] = []
+
+    def chose(self, choice: str, why: str) -> None:
+        """Tell which of several forms this layer call was given."""
+        self._job.choices.append(Choice(self._call, choice, why))
+
+    def session_option(self, key: str, value: str) -> None:
+        """Ask for a session option of ONNX Runtime that the speed of what is written depends on."""
+        self._job.session_options[key] = value
 
     def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """One operation with one output; `attributes` are ONNX's."""

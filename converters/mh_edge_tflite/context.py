@@ -8,12 +8,14 @@ tensors.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from mh_edge.artifact import Choice
 from mh_edge.layers.multi_head import accepted
 from mh_edge.rules import Rule
 
@@ -34,14 +36,29 @@ def scope(rule: str) -> str:
 
 
 class Context:
-    """used: how many layers each rule has lowered."""
+    """merge: whether parallel heads may become one operation. used: how many layers each rule has lowered. choices:
+    what the rules told of the forms they chose.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, merge: bool = True) -> None:
+        self.merge = merge
         self.used: Counter[str] = Counter()
+        self.choices: list[Choice] = []
+        self._path: list[str] = []
 
-    def count(self, rule: Rule) -> None:
-        """Note that a rule has taken a layer."""
+    @contextmanager
+    def within(self, rule: Rule, layer: keras.Layer) -> Iterator[None]:
+        """While a rule lowers a layer: its use is counted, and what it chooses is told of this layer."""
         self.used[rule.name] += 1
+        self._path.append(layer.name)
+        try:
+            yield
+        finally:
+            self._path.pop()
+
+    def chose(self, choice: str, why: str) -> None:
+        """Tell which of several forms this layer call was given."""
+        self.choices.append(Choice("/".join(self._path), choice, why))
 
     def call(self, layer: keras.Layer, x: Tensor, mask: Tensor | None = None, **arguments: Any) -> Any:
         """What the layer returns: from its own rule, or from its own body when it has none."""

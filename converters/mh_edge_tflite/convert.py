@@ -27,22 +27,22 @@ LARGEST = 2_000_000_000
 """Bytes of weights; a flatbuffer addresses 2 GiB, and the graph around the weights takes its share."""
 
 
-def convert(program: Program, signature: Signature) -> Converted:
+def convert(program: Program, signature: Signature, *, merge: bool = True) -> Converted:
     """The program as a TFLite file of built-in operations waiting to be written.
 
-    signature: program.signature with the batch pinned; names that are left are lengths which stay free.
+    signature: program.signature with the batch pinned; names that are left are lengths which stay free. merge: whether
+    parallel heads may become one operation.
     Raises ConversionError when an operation has no built-in form or the weights pass 2 GB, InputError when the model
     draws random numbers or keeps state.
     """
     _refuse_large(program)
-    context = Context()
+    context = Context(merge)
 
     def lowered(rule: Rule, layer: keras.Layer, arguments: Mapping[str, Any], body: Callable[[], Any]) -> Any:
         del body
-        context.count(rule)
         inputs, masks = split_arguments(arguments)
         try:
-            with tf.name_scope(scope(rule.name)):
+            with context.within(rule, layer), tf.name_scope(scope(rule.name)):
                 return rule.lower(context, layer, inputs, masks)
         except RULE_ERRORS as error:
             where = f"the TFLite rule for {rule.name} ({rule.lower.__module__}), applied to layer {layer.name!r},"
@@ -60,7 +60,8 @@ def convert(program: Program, signature: Signature) -> Converted:
         path.write_bytes(content)
         return [path]
 
-    return Converted("tflite", None, signature, dict(sorted(context.used.items())), rules_for("tflite").broken, save)
+    rules = dict(sorted(context.used.items()))
+    return Converted("tflite", None, signature, rules, rules_for("tflite").broken, save, tuple(context.choices))
 
 
 def _captured(traced: Callable[[Sequence[Any]], list[Any]], program: Program, signature: Signature) -> Capture:

@@ -26,7 +26,11 @@ COMMON_OPTIONS = (
         ["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout and nothing else, errors too."
     ),
     click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
-    click.Option(["-v", "--verbose"], is_flag=True, help="Show each step, and what TensorFlow and the runtimes print."),
+    click.Option(
+        ["-v", "--verbose"],
+        is_flag=True,
+        help="Show each step, each choice of a form, and what TensorFlow and the runtimes print.",
+    ),
     click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
 )
 
@@ -34,12 +38,13 @@ COMMON_OPTIONS = (
 @dataclass(frozen=True)
 class Outcome:
     """What a command did. data: the object `--json` prints; show: prints it for people; exit_code: 0 unless a gate
-    failed.
+    failed; explain: prints what `-v` adds.
     """
 
     data: Mapping[str, Any]
     show: Callable[[Console], None]
     exit_code: int = 0
+    explain: Callable[[Console], None] | None = None
 
 
 class Command(click.Command):
@@ -66,6 +71,8 @@ class Command(click.Command):
             print(dumps(outcome.data))
         elif not quiet:
             outcome.show(console())
+            if verbose and outcome.explain is not None:
+                outcome.explain(console())
         return outcome.exit_code
 
 

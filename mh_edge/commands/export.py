@@ -38,13 +38,15 @@ SIZE = click.IntRange(min=1)
     type=click.Choice(list(DEFAULT_OPSET)),
     default="cpu",
     show_default=True,
-    help="cpu: what ONNX Runtime's CPU is fastest with; portable: plain operations of opset 17 that every runtime has.",
+    help="cpu, cuda: what ONNX Runtime is fastest with there; plugins: what stays on WebGPU, OpenVINO, QNN, NNAPI and "
+    "CoreML; portable: plain operations of opset 17 that every runtime has.",
 )
 @click.option("--batch", type=SIZE, help="Fix the batch size. TFLite's is 1 unless this says otherwise.")
 @click.option("--sequence", type=SIZE, help="Fix the size 'sequence' and every '..._sequence'.")
 @click.option(
     "--dim", "dims", multiple=True, metavar="NAME=N", callback=named_sizes, help="Fix any free size; may be repeated."
 )
+@click.option("--no-merge", is_flag=True, help="Keep parallel heads apart, for comparison.")
 @click.option("--no-verify", is_flag=True, help="Write without a proof.")
 @proof_options
 @model_options
@@ -57,6 +59,7 @@ def export(
     batch: int | None,
     sequence: int | None,
     dims: dict[str, int],
+    no_merge: bool,
     no_verify: bool,
     feeds: Path | None,
     atol: float | None,
@@ -82,6 +85,7 @@ def export(
         batch=batch,
         sequence=sequence,
         dims=dims,
+        merge=not no_merge,
         feeds=load_feeds(feeds),
         verify=not no_verify,
         atol=atol,
@@ -107,4 +111,9 @@ def export(
                 "NOT VERIFIED: nothing says that these files compute what the model computes (mh-edge verify does)."
             )
 
-    return Outcome(result.to_json(), show)
+    def explain(console: Console) -> None:
+        for item in result.artifacts:
+            for choice in item.choices:
+                console.print(f"{item.path.name}: {choice}")
+
+    return Outcome(result.to_json(), show, explain=explain)

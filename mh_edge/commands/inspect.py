@@ -35,6 +35,8 @@ def inspect(artifact: Path) -> Outcome:
             ("operations", f"{sum(found.ops.values())}: {tables.counts(found.ops)}"),
             ("rules", tables.counts(found.rules) or "none"),
             *((f"  {rule}", tables.counts(ops)) for rule, ops in found.made.items()),
+            *(("choice", str(choice)) for choice in found.choices),
+            *(("session option", f"{key}={value}") for key, value in found.session_options.items()),
             ("verified", tables.verdict(found.verified)),
             *(("note", note) for note in (*found.notes, *tables.proof_notes(found.verified))),
         ]

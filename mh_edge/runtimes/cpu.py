@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mh_edge.artifact import read_manifest
 from mh_edge.errors import InputError
 from mh_edge.packages import require
 from mh_edge.runtimes.base import Session, first_line
@@ -29,7 +30,9 @@ SEVERITY_FATAL = 4  # what goes wrong comes back as an exception; ONNX Runtime n
 
 
 class CpuSession(Session):
-    """An .onnx file in ONNX Runtime with the CPU execution provider and default options."""
+    """An .onnx file in ONNX Runtime with the CPU execution provider and the session options that its manifest asks
+    for.
+    """
 
     runtime = "ONNX Runtime"
 
@@ -44,6 +47,9 @@ class CpuSession(Session):
         )  # fmt: skip
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SEVERITY_FATAL
+        manifest = read_manifest(self.path)
+        for key, value in ({} if manifest is None else manifest.session_options).items():
+            options.add_session_config_entry(key, value)
         try:
             self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
