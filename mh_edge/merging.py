@@ -1,0 +1,228 @@
+"""Which heads of a MultiHead compute the same thing with other weights, so that one wide operation can do them all.
+
+groups(layer) cuts the heads into groups that agree in everything but their weights. What a merged operation needs of
+them, whatever the target: the weights side by side. Channel u of head n becomes channel u·N + n, so that the wide
+result (..., u·N) is already (..., u, N).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from mh_edge.layers import MultiHead
+from mh_edge.layers.keras2_hard_sigmoid import keras2_hard_sigmoid
+
+_act = keras.activations
+
+ELEMENTWISE = frozenset(
+    {
+        *(_act.linear, _act.relu, _act.relu6, _act.leaky_relu, _act.elu, _act.selu, _act.celu, _act.gelu, _act.silu),
+        *(_act.mish, _act.sigmoid, _act.hard_sigmoid, _act.hard_silu, _act.hard_tanh, _act.tanh, _act.tanh_shrink),
+        *(_act.softplus, _act.softsign, _act.exponential, _act.squareplus, keras2_hard_sigmoid),
+    }
+)
+"""Activations that act on each number alone, and so on interleaved channels too."""
+
+DENSE, CONVOLUTION, RECURRENT, BIDIRECTIONAL = "dense", "convolution", "recurrent", "bidirectional"
+"""The kinds of groups that have a merged form."""
+
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D)
+_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_RECURRENT_LAYERS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Heads that agree. kind: DENSE, CONVOLUTION, RECURRENT, BIDIRECTIONAL, or None where there is no merged form;
+    numbers: their places among all heads; heads: the layers, TimeDistributed(Dense) as the Dense it is; reason: why
+    they are alone, in a sentence, or None.
+    """
+
+    kind: str | None
+    numbers: tuple[int, ...]
+    heads: tuple[Any, ...]
+    reason: str | None = None
+
+
+def groups(layer: MultiHead) -> tuple[Group, ...]:
+    """The heads of a MultiHead, those that can be one operation together, in the order of their first heads."""
+    heads = [_inner(head) for head in layer.layers]
+    traits = [_traits(head) for head in heads]
+    found: list[list[int]] = []
+    for number, one in enumerate(traits):
+        match = [group for group in found if isinstance(one, dict) and traits[group[0]] == one]
+        if match:
+            match[0].append(number)
+        else:
+            found.append([number])
+    made = []
+    for numbers in found:
+        one = traits[numbers[0]]
+        kind = one["kind"] if isinstance(one, dict) else None
+        reason = one if isinstance(one, str) else None
+        if len(numbers) == 1 and reason is None and len(heads) > 1:
+            reason = _difference(traits, numbers[0])
+        made.append(Group(kind, tuple(numbers), tuple(heads[number] for number in numbers), reason))
+    return tuple(made)
+
+
+def _inner(head: Any) -> Any:
+    wrapped = type(head) is keras.layers.TimeDistributed and type(head.layer) is keras.layers.Dense
+    return head.layer if wrapped else head
+
+
+def _difference(traits: Sequence[dict[str, Any] | str], number: int) -> str:
+    """What sets this head apart from another one."""
+    own = traits[number]
+    other, other_traits = next((at, one) for at, one in enumerate(traits) if at != number)
+    if not isinstance(own, dict) or not isinstance(other_traits, dict):
+        return f"no other head is like head {number}"
+    name = next(name for name, value in own.items() if other_traits.get(name) != value)
+    return f"head {number} has {name}={_said(own[name])}, head {other} has {_said(other_traits.get(name))}"
+
+
+def _said(value: Any) -> str:
+    return str(getattr(value, "__name__", value)) if callable(value) else str(value)
+
+
+def _traits(head: Any) -> dict[str, Any] | str:
+    """What two heads must have in common to be one operation, or why this one never is."""
+    kind, name = type(head), type(head).__name__
+    common = {"layer": name, "dtype": (head.compute_dtype, head.variable_dtype)}
+    if kind is keras.layers.Dense:
+        return _adapted(head) or _elementwise(head) or {"kind": DENSE, **common, "activation": head.activation}
+    if kind in (*_CONVOLUTIONS, *_SEPARABLE, *_DEPTHWISE):
+        if head.data_format != "channels_last":
+            return f"its data_format is {head.data_format}"
+        return _adapted(head) or _elementwise(head) or {"kind": CONVOLUTION, **common, **_convolution(head)}
+    if kind in _RECURRENT_LAYERS:
+        return {"kind": RECURRENT, **common, **_recurrent(head)}
+    if kind is keras.layers.Bidirectional and type(head.forward_layer) in _RECURRENT_LAYERS:
+        first, second = head.forward_layer, head.backward_layer
+        if type(first) is not type(second) or {**_recurrent(first), "go_backwards": True} != _recurrent(second):
+            return "its two directions are not of one kind and size"
+        wrapped = {"layer": f"Bidirectional({type(first).__name__})", "merge_mode": head.merge_mode}
+        return {"kind": BIDIRECTIONAL, **common, **wrapped, **_recurrent(first)}
+    return f"no merged form of {name} is known"
+
+
+def _adapted(head: Any) -> str | None:
+    if getattr(head, "quantization_mode", None) is not None:
+        return f"its kernel is quantized ({head.quantization_mode})"
+    return "its kernel is adapted by LoRA" if getattr(head, "lora_enabled", False) else None
+
+
+def _elementwise(head: Any) -> str | None:
+    if head.activation in ELEMENTWISE:
+        return None
+    return f"its activation {_said(head.activation)} may join several numbers, which lie apart in a merged result"
+
+
+def _recurrent(head: Any) -> dict[str, Any]:
+    """Everything the operation is told beyond its weights. A missing bias is one of zeros."""
+    names = ("units", "activation", "recurrent_activation", "reset_after", "return_sequences", "go_backwards")
+    return {name: getattr(head, name, None) for name in (*names, "zero_output_for_mask", "stateful", "return_state")}
+
+
+def _convolution(head: Any) -> dict[str, Any]:
+    axes = taps(head)
+    shifting = head.padding == "same" and max(head.strides) > 1
+    return {
+        "strides": tuple(head.strides),
+        "groups": channel_groups(head),
+        "activation": head.activation,
+        # Where 'same' meets a stride, the place of the first tap depends on the length.
+        "kernel_size": tuple(head.kernel_size) if shifting else None,
+        "dilation_rate": tuple(head.dilation_rate) if shifting else None,
+        "steps lost at the ends": None if shifting else tuple(axis.lost for axis in axes),
+    }
+
+
+def channel_groups(head: Any) -> int:
+    """In how many groups the convolution's channels are cut: as many as channels where it is depthwise."""
+    return int(head.kernel.shape[-2]) if type(head) in _DEPTHWISE else int(getattr(head, "groups", 1))
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Output step i of a convolution along one axis reads inputs i·stride + first, + step, ..., count of them; `lost`
+    is how many steps fewer than inputs there are with stride 1.
+    """
+
+    first: int
+    step: int
+    count: int
+    lost: int
+
+    @property
+    def last(self) -> int:
+        return self.first + self.step * (self.count - 1)
+
+
+def taps(head: Any) -> tuple[Taps, ...]:
+    """Where a convolution reads, axis by axis; for padding 'same' with stride 1."""
+    found = []
+    for size, dilation in zip(head.kernel_size, head.dilation_rate, strict=True):
+        extent = (size - 1) * dilation
+        first = {"valid": 0, "causal": -extent, "same": -(extent // 2)}[head.padding]
+        found.append(Taps(first, dilation, size, extent if head.padding == "valid" else 0))
+    return tuple(found)
+
+
+def common_taps(heads: Sequence[Any]) -> tuple[Taps, ...]:
+    """The coarsest taps, axis by axis, that hold those of every head of a group."""
+    common = []
+    for axes in zip(*map(taps, heads), strict=True):
+        first, last = min(axis.first for axis in axes), max(axis.last for axis in axes)
+        gaps = [axis.first - first for axis in axes] + [axis.step for axis in axes if axis.count > 1]
+        step = math.gcd(*gaps) or 1
+        common.append(Taps(first, step, (last - first) // step + 1, axes[0].lost))
+    return tuple(common)
+
+
+def interleaved(*arrays: np.ndarray) -> np.ndarray:
+    """N of (..., u) -> (..., u·N) with channel u·N + n."""
+    return np.stack(arrays, axis=-1).reshape(*arrays[0].shape[:-1], -1)
+
+
+def block_diagonal(*arrays: np.ndarray) -> np.ndarray:
+    """N of (u, v) -> (u·N, v·N), nonzero where row and column belong to one head: [u·N + n, v·N + n]."""
+    count, (rows, columns) = len(arrays), arrays[0].shape
+    wide = np.zeros((rows, count, columns, count), arrays[0].dtype)
+    for number, array in enumerate(arrays):
+        wide[:, number, :, number] = array
+    return wide.reshape(rows * count, columns * count)
+
+
+def kernel_of(head: Any) -> tuple[list[keras.Variable], Callable[..., np.ndarray]]:
+    """The variables of a convolution, and the function that makes of them its kernel (k..., in / groups, out)."""
+    if type(head) in _SEPARABLE:
+        return [head.depthwise_kernel, head.pointwise_kernel], _joined
+    if type(head) in _DEPTHWISE:
+        return [head.kernel], lambda kernel: kernel.reshape(*kernel.shape[:-2], 1, -1)
+    return [head.kernel], lambda kernel: kernel
+
+
+def _joined(depthwise: np.ndarray, pointwise: np.ndarray) -> np.ndarray:
+    """A depthwise (k..., in, m) and a pointwise (1..., in·m, out) kernel as one (k..., in, out)."""
+    *_, channels, multiplier = depthwise.shape
+    mixing = pointwise.reshape(channels, multiplier, -1)
+    return np.asarray(np.einsum("...cm,cmo->...co", depthwise, mixing))
+
+
+def placed(kernel: np.ndarray, own: Sequence[Taps], common: Sequence[Taps]) -> np.ndarray:
+    """The kernel (k..., in, out) on common taps, zero where it has none of its own."""
+    wide = np.zeros((*(axis.count for axis in common), *kernel.shape[-2:]), kernel.dtype)
+    where = [
+        slice((axis.first - all_.first) // all_.step, (axis.last - all_.first) // all_.step + 1, axis.step // all_.step)
+        for axis, all_ in zip(own, common, strict=True)
+    ]
+    wide[tuple(where)] = kernel
+    return wide
