@@ -1,11 +1,15 @@
-"""What LSTM, GRU, SimpleRNN and Bidirectional share: Keras's masking around ONNX's recurrent operations.
+"""What LSTM, GRU, SimpleRNN, RNN over their cells and Bidirectional share: Keras's masking around ONNX's recurrent
+operations.
 
 Keras under a mask (mask: (batch, time), True is valid): a masked step leaves the state alone and repeats the previous
 output; before the first valid step the output is 0. ONNX's operations know only `sequence_lens`, a number of leading
-valid steps. So the valid steps are moved to the front (a stable permutation of time), the operation runs with
-sequence_lens = number of valid steps, and the outputs are gathered back: with c_t = number of valid steps up to and
-including t, step t of a forward pass shows compact output c_t - 1, step t of a backward pass shows compact output c_t
-- m_t (the next valid step). No Loop, exact for any mask.
+valid steps. Two forms without a Loop, both exact for any mask:
+
+- a GRU whose gates saturate holds its state by itself: one more input feature, 1 at masked steps, pushes the update
+  gate z to exactly 1, and h' = z h + (1 - z) n = h.
+- otherwise the valid steps are moved to the front, the operations run with sequence_lens = number of valid steps, and
+  the outputs are gathered back: with c_t = number of valid steps up to and including t, step t of a forward pass shows
+  compact output c_t - 1, step t of a backward pass shows compact output c_t - m_t (the next valid step).
 
 Layout: x: (batch, time, in); ONNX wants (time, batch, in) and gives Y: (time, directions, batch, units).
 """
@@ -16,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 import onnx_ir as ir
 
@@ -26,7 +31,15 @@ LOOPS = ("Loop", "Scan", "If")
 """What no recurrent layer with a rule may become."""
 
 RecurrentLayer = Any
-"""A keras.layers.LSTM, GRU or SimpleRNN."""
+"""A keras.layers.LSTM, GRU or SimpleRNN, or the cell of one."""
+
+HOLD = 1e9
+"""What a masked step adds to the update gate: beyond it lies no sum of inputs that has digits left in float32."""
+
+TRUSTED = ("cpu",)
+"""Runtimes measured to fill Y with zeros beyond sequence_lens, of which ONNX says nothing, and to keep equal keys of
+TopK in order, of which it does.
+"""
 
 
 class Cell(Protocol):
@@ -43,6 +56,9 @@ class Cell(Protocol):
 
     def attributes(self, layer: RecurrentLayer) -> dict[str, Any]:
         """Attributes of the operation beyond hidden_size, direction and activations."""
+
+    def holding(self, layer: RecurrentLayer) -> Cell | None:
+        """The same with one more input feature, 1 where state and output stay exactly as they are; None without."""
 
 
 @dataclass(frozen=True)
@@ -92,48 +108,94 @@ def run(
 
     backward: for each layer, whether it reads time from the end. initial: per layer its initial states, or empty lists.
     """
-    order = _Order(ctx, mask) if mask is not None else None
-    compact = x if order is None else order.compact(x)
-    w, r, b = cell.weights(ctx, layers)
-    direction = "bidirectional" if len(layers) == 2 else "reverse" if backward[0] else "forward"
+    zero_masked = [layer.zero_output_for_mask for layer in layers]
+    return run_stack(ctx, [(cell, layers)], backward, x, mask, initial, zero_masked, sequences=sequences)
+
+
+def run_stack(
+    ctx: Context,
+    stages: Sequence[tuple[Cell, Sequence[RecurrentLayer]]],
+    backward: Sequence[bool],
+    x: ir.Value,
+    mask: ir.Value | None,
+    initial: Sequence[Sequence[ir.Value]],
+    zero_masked: Sequence[bool],
+    *,
+    sequences: bool,
+) -> Run:
+    """One ONNX operation for each stage, which reads what the one before it shows at each step.
+
+    stages: a cell with one layer per direction; several stages have one direction. initial: per direction its initial
+    states, stage by stage, or empty lists. zero_masked: per direction, whether masked steps show 0.
+    """
+    masking, stages = (None, stages) if mask is None else _masking(ctx, mask, stages)
+    started = bool(initial[0])
+    y = ctx.op("Transpose", x if masking is None else masking.enter(x), perm=[1, 0, 2])
+    states: list[list[ir.Value]] = []
+    for index, (cell, layers) in enumerate(stages):
+        steps = _split(ctx, y, 1, axis=1)[0] if index else y
+        starts = [given[len(states) : len(states) + cell.states] for given in initial]
+        y, *finals = _operation(ctx, cell, layers, backward, steps, masking, starts)
+        for final, start in zip(finals, zip(*starts, strict=True) if started else [()] * cell.states, strict=True):
+            parts = _split(ctx, final, len(layers))
+            states.append(parts if masking is None or not started else masking.final(parts, start))
+    shown = states[-cell.states]
+    if masking is not None:
+        shown = [
+            masking.last(value, backwards, zero, started)
+            for value, backwards, zero in zip(shown, backward, zero_masked, strict=True)
+        ]
+    parts = []
+    if sequences:
+        # (time, directions, batch, units) -> (batch, time, units) per direction
+        parts = [ctx.op("Transpose", part, perm=[1, 0, 2]) for part in _split(ctx, y, len(backward), axis=1)]
+        if masking is not None:
+            parts = [
+                masking.restore(part, backwards, zero, started)
+                for part, backwards, zero in zip(parts, backward, zero_masked, strict=True)
+            ]
+    return Run(tuple(parts), tuple(shown), tuple(zip(*states, strict=True)))
+
+
+def _masking(
+    ctx: Context, mask: ir.Value, stages: Sequence[tuple[Cell, Sequence[RecurrentLayer]]]
+) -> tuple[_Held | _Compacted, Sequence[tuple[Cell, Sequence[RecurrentLayer]]]]:
+    """The form of masking, and the stages as they are under it."""
+    held = [
+        (holding, layers)
+        for cell, layers in stages
+        if all(cell.holding(layer) is not None for layer in layers) and (holding := cell.holding(layers[0])) is not None
+    ]
+    if len(held) == len(stages):
+        ctx.chose("an input feature that holds the state at masked steps", "no step has to be moved")
+        return _Held(ctx, mask), held
+    ctx.chose("valid steps moved to the front and back", "one operation with lengths instead of a Loop")
+    return _Compacted(ctx, mask), stages
+
+
+def _operation(
+    ctx: Context,
+    cell: Cell,
+    layers: Sequence[RecurrentLayer],
+    backward: Sequence[bool],
+    steps: ir.Value,
+    masking: _Compacted | _Held | None,
+    initial: Sequence[Sequence[ir.Value]],
+) -> tuple[ir.Value, ...]:
+    """steps: (time, batch, in) -> ONNX's Y and final states."""
     functions = [function for layer in layers for function in cell.functions(layer)]
-    given = [_stack(ctx, [states[index] for states in initial]) if initial[0] else None for index in range(cell.states)]
-    y, *finals = ctx.ops(
+    return ctx.ops(
         cell.op_type,
-        ctx.op("Transpose", compact, perm=[1, 0, 2]),
-        w,
-        r,
-        b,
-        None if order is None else order.lengths,
-        *given,
+        steps if masking is None else masking.step_inputs(steps),
+        *cell.weights(ctx, layers),
+        None if masking is None else masking.lengths,
+        *(_stack(ctx, values) for values in zip(*initial, strict=True)),
         outputs=1 + cell.states,
         hidden_size=layers[0].units,
-        direction=direction,
+        direction="bidirectional" if len(layers) == 2 else "reverse" if backward[0] else "forward",
         **(activations.recurrent(functions) or {}),
         **cell.attributes(layers[0]),
     )
-    states = [_split(ctx, final, len(layers)) for final in finals]
-    if order is not None and initial[0]:
-        states = [
-            [order.keep_unless_empty(state, start[index]) for state, start in zip(parts, initial, strict=True)]
-            for index, parts in enumerate(states)
-        ]
-    last = tuple(states[0])
-    if order is not None:
-        last = tuple(
-            order.last(value, backwards, layer.zero_output_for_mask, bool(initial[0]))
-            for value, backwards, layer in zip(last, backward, layers, strict=True)
-        )
-    parts: list[ir.Value] = []
-    if sequences:
-        # (time, directions, batch, units) -> (batch, time, units) per direction
-        parts = [ctx.op("Transpose", part, perm=[1, 0, 2]) for part in _split(ctx, y, len(layers), axis=1)]
-        if order is not None:
-            parts = [
-                order.restore(part, backwards, layer.zero_output_for_mask)
-                for part, backwards, layer in zip(parts, backward, layers, strict=True)
-            ]
-    return Run(tuple(parts), last, tuple(zip(*states, strict=True)))
 
 
 def in_keras_order(ctx: Context, layer: RecurrentLayer, sequence: ir.Value) -> ir.Value:
@@ -170,88 +232,142 @@ def _split(ctx: Context, value: ir.Value, count: int, axis: int = 0) -> list[ir.
     return [ctx.op("Gather", value, ctx.constant(index), axis=axis) for index in range(count)]
 
 
-class _Order:
-    """The permutation of time that brings the valid steps of a mask to the front."""
+class _Masking:
+    """What both forms know of a mask."""
 
     def __init__(self, ctx: Context, mask: ir.Value) -> None:
-        self._ctx = ctx
-        op, constant = ctx.op, ctx.constant
-        self._mask = mask
-        valid = op("Cast", mask, to=ir.DataType.INT64)
-        self._count = op("CumSum", valid, constant(1))
-        self._valid = valid
-        total = op("ReduceSum", valid, constant([1]), keepdims=1)
-        self._total = total
-        self.lengths = op("Cast", op("Squeeze", total, constant([1])), to=ir.DataType.INT32)
-        # Steps 0, 1, 2, ... in the mask's own shape, without asking for its sizes.
-        steps = op(
-            "Sub", op("CumSum", op("Cast", op("Equal", mask, mask), to=ir.DataType.INT64), constant(1)), constant(1)
-        )
-        # A valid step goes to its rank among the valid ones; a masked one behind them all, so that this is a
-        # permutation.
-        rank = op("Sub", self._count, constant(1))
-        behind = op("Sub", op("Add", total, steps), self._count)
-        target = op("Where", mask, rank, behind)
-        self._steps = op("ScatterElements", steps, target, steps, axis=1)
+        self.ctx = ctx
+        self.mask = ctx.op("Unsqueeze", mask, ctx.constant([2]))
 
-    def compact(self, x: ir.Value) -> ir.Value:
-        """(batch, time, dim) with the valid steps first."""
-        return self._gather(x, self._steps)
+    def valid(self) -> ir.Value:
+        """(batch, time, 1): 1 at valid steps, else 0."""
+        return self.ctx.op("Cast", self.mask, to=ir.DataType.INT32)
 
-    def restore(self, y: ir.Value, backwards: bool, zero_masked: bool) -> ir.Value:
-        """Compact outputs (batch, time, units) -> what Keras shows at each original step."""
-        op, constant = self._ctx.op, self._ctx.constant
-        if zero_masked:
-            shown, index = self._mask, op("Sub", self._count, constant(1))
-        elif backwards:
-            index = op("Sub", self._count, self._valid)
-            shown = op("Less", index, self._total)
-        else:
-            index = op("Sub", self._count, constant(1))
-            shown = op("Greater", self._count, constant(0))
-        safe = op("Where", shown, index, constant(0))
-        gathered = self._gather(y, safe)
-        return op("Where", op("Unsqueeze", shown, constant([2])), gathered, constant(0.0, "float32"))
-
-    def keep_unless_empty(self, state: ir.Value, initial: ir.Value) -> ir.Value:
-        """The final state; of a row without a valid step, the initial one."""
-        return self._ctx.op("Where", self._any(), state, initial)
+    def final(self, states: Sequence[ir.Value], initial: Sequence[ir.Value]) -> list[ir.Value]:
+        """The final states of a layer that was given initial ones."""
+        del initial
+        return list(states)
 
     def last(self, output: ir.Value, backwards: bool, zero_masked: bool, started: bool) -> ir.Value:
         """The output at the last step computed: 0 in a row without a valid step, or where masked steps show 0 and it
         is masked.
         """
         if zero_masked:
-            shown = self._ctx.op("Gather", self._mask, self._ctx.constant([0 if backwards else -1]), axis=1)
-        elif started:
-            shown = self._any()
-        else:
-            return output
-        return self._ctx.op("Where", shown, output, self._ctx.constant(0.0, "float32"))
+            end = self.ctx.op("Gather", self.mask, self.ctx.constant(0 if backwards else -1), axis=1)
+            return self._zero_unless(end, output)
+        return self._zero_unless(self._any(), output) if started else output
 
     def _any(self) -> ir.Value:
-        return self._ctx.op("Greater", self._total, self._ctx.constant(0))
+        """(batch, 1): whether a row has a valid step."""
+        count = self.ctx.op("ReduceSum", self.valid(), self.ctx.constant([1]), keepdims=0)
+        return self.ctx.op("Greater", count, self.ctx.constant(0, "int32"))
 
-    def _gather(self, data: ir.Value, index: ir.Value) -> ir.Value:
-        return self._ctx.op("GatherND", data, self._ctx.op("Unsqueeze", index, self._ctx.constant([2])), batch_dims=1)
+    def _reached(self, backwards: bool) -> ir.Value:
+        """(batch, time, 1): whether the pass has met a valid step."""
+        count = self.ctx.op("CumSum", self.valid(), self.ctx.constant(1), reverse=int(backwards))
+        return self.ctx.op("Greater", count, self.ctx.constant(0, "int32"))
+
+    def _zero_unless(self, shown: ir.Value, output: ir.Value) -> ir.Value:
+        return self.ctx.op("Where", shown, output, self.ctx.constant(0.0, "float32"))
+
+
+class _Held(_Masking):
+    """A further feature of the input, 1 at masked steps, on which the cells hold their state."""
+
+    lengths = None
+
+    def __init__(self, ctx: Context, mask: ir.Value) -> None:
+        super().__init__(ctx, mask)
+        flag = ctx.op("Where", self.mask, ctx.constant(0.0, "float32"), ctx.constant(1.0, "float32"))
+        self._flag = ctx.op("Transpose", flag, perm=[1, 0, 2])
+
+    def enter(self, x: ir.Value) -> ir.Value:
+        """(batch, time, in) as it is."""
+        return x
+
+    def step_inputs(self, steps: ir.Value) -> ir.Value:
+        """(time, batch, in) -> (time, batch, in + 1)."""
+        return self.ctx.op("Concat", steps, self._flag, axis=-1)
+
+    def restore(self, y: ir.Value, backwards: bool, zero_masked: bool, started: bool) -> ir.Value:
+        """Outputs (batch, time, units) -> what Keras shows at each step."""
+        if zero_masked:
+            return self._zero_unless(self.mask, y)
+        return self._zero_unless(self._reached(backwards), y) if started else y
+
+
+class _Compacted(_Masking):
+    """The permutation of time that brings the valid steps to the front."""
+
+    def __init__(self, ctx: Context, mask: ir.Value) -> None:
+        super().__init__(ctx, mask)
+        valid = self.valid()
+        self._trusted = ctx.runtime in TRUSTED
+        self.lengths = ctx.op("ReduceSum", valid, ctx.constant([1, 2]), keepdims=0)
+        time = ctx.shape(mask)[1]
+        count = ctx.constant([time]) if isinstance(time, int) else ctx.op("Shape", mask, start=1, end=2)
+        # Where the order of equal keys is not to be trusted, those of valid steps are made different; the order of the
+        # masked ones does not matter.
+        keys = valid if self._trusted else ctx.op("Mul", valid, ctx.op("CumSum", valid, ctx.constant(1), reverse=1))
+        self._order = ctx.ops("TopK", keys, count, outputs=2, axis=1)[1]
+
+    def enter(self, x: ir.Value) -> ir.Value:
+        """(batch, time, in) with the valid steps first."""
+        return self.ctx.op("GatherND", x, self._order, batch_dims=1)
+
+    def step_inputs(self, steps: ir.Value) -> ir.Value:
+        """(time, batch, in) as it is."""
+        return steps
+
+    def restore(self, y: ir.Value, backwards: bool, zero_masked: bool, started: bool) -> ir.Value:
+        """Compact outputs (batch, time, units) -> what Keras shows at each original step.
+
+        A step before the first valid one has the index -1, which is the last step; the one after the last valid one,
+        backwards, the number of valid steps. Both lie beyond that number, where Y is 0.
+        """
+        del started
+        op, constant = self.ctx.op, self.ctx.constant
+        if backwards:
+            index = op("CumSum", self.valid(), constant(1), exclusive=1)
+        else:
+            index = op("Sub", op("CumSum", self.valid(), constant(1)), constant(1, "int32"))
+        shown = op("GatherND", y, op("Cast", index, to=ir.DataType.INT64), batch_dims=1)
+        if zero_masked:
+            return self._zero_unless(self.mask, shown)
+        return shown if self._trusted else self._zero_unless(self._reached(backwards), shown)
+
+    def final(self, states: Sequence[ir.Value], initial: Sequence[ir.Value]) -> list[ir.Value]:
+        """The final states; of a row without a valid step, the initial ones."""
+        some = self._any()
+        return [self.ctx.op("Where", some, state, start) for state, start in zip(states, initial, strict=True)]
 
 
 def weights(
-    ctx: Context, layers: Sequence[RecurrentLayer], order: Sequence[int], label: str, bias: Callable[[Any], np.ndarray]
+    ctx: Context,
+    layers: Sequence[RecurrentLayer],
+    order: Sequence[int],
+    label: str,
+    bias: Callable[[Any], np.ndarray],
+    hold: Sequence[int] | None = None,
 ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     """ONNX's W: (directions, gates * units, in), R: (directions, gates * units, units), B: (directions, 2 * gates *
     units).
 
     order: Keras's gates in ONNX's order. bias: Keras's bias variable as an array -> input biases, then recurrent
-    biases.
+    biases. hold: per gate, 1 where the feature that holds the state opens it (Keras's order); W gets its column.
     """
     change = gates(order)
-    cells = [layer.cell for layer in layers]
+    cells = [layer.cell if isinstance(layer, keras.layers.RNN) else layer for layer in layers]
 
     def stacked(*arrays: np.ndarray) -> np.ndarray:
         return np.stack([change(array) for array in arrays])
 
-    w = ctx.weight([cell.kernel for cell in cells], stacked, f"{label}_W")
+    def held(*arrays: np.ndarray) -> np.ndarray:
+        row = np.repeat(np.array(hold, "float32") * np.float32(HOLD), cells[0].units)[None]
+        return stacked(*(np.concatenate([array, row]) for array in arrays))
+
+    kernels = [cell.kernel for cell in cells]
+    w = ctx.weight(kernels, stacked, f"{label}_W") if hold is None else ctx.weight(kernels, held, f"{label}_held_W")
     r = ctx.weight([cell.recurrent_kernel for cell in cells], stacked, f"{label}_R")
     if all(cell.bias is not None for cell in cells):
         return (

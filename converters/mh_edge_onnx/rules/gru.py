@@ -6,20 +6,31 @@ With reset_after=False the reset gate acts before the product: n = a(x W_n + (r 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import onnx_ir as ir
 
+from mh_edge.layers.keras2_hard_sigmoid import keras2_hard_sigmoid
 from mh_edge.rules import Case, rule
 from mh_edge_onnx import recurrent
 from mh_edge_onnx.context import Context, Inputs, Masks
 from mh_edge_onnx.recurrent import LOOPS
 
+SATURATING = (keras.activations.sigmoid, keras.activations.hard_sigmoid, keras2_hard_sigmoid)
+"""Gates that are exactly 1 far enough to the right."""
 
+
+@dataclass(frozen=True)
 class GRUCell:
-    """keras.layers.GRU as ONNX's GRU; both have the gates z, r, n. linear_before_reset is Keras's reset_after."""
+    """keras.layers.GRU as ONNX's GRU; both have the gates z, r, n. linear_before_reset is Keras's reset_after.
+
+    held: with one more input feature, which opens z.
+    """
+
+    held: bool = False
 
     op_type = "GRU"
     states = 1
@@ -33,10 +44,13 @@ class GRUCell:
             # (2, 3 units) with reset_after: input row, recurrent row; else (3 units,) for the input alone.
             return array.reshape(-1) if array.ndim == 2 else np.concatenate([array, np.zeros_like(array)])
 
-        return recurrent.weights(ctx, layers, self.order, "gru", bias)
+        return recurrent.weights(ctx, layers, self.order, "gru", bias, (1, 0, 0) if self.held else None)
 
     def attributes(self, layer: keras.layers.GRU) -> dict[str, Any]:
         return {"linear_before_reset": int(layer.reset_after)}
+
+    def holding(self, layer: keras.layers.GRU) -> GRUCell | None:
+        return GRUCell(held=True) if layer.recurrent_activation in SATURATING else None
 
 
 CELL = GRUCell()
