@@ -63,12 +63,12 @@ class Context:
     """Writes the operations of one layer call.
 
     opset, runtime: what the file is for ("cpu", "cuda", "plugins", "portable"). merge: whether parallel heads may
-    become one operation. arguments: the layer call's arguments by name, tensors as
-    ir.Value, for rules that need more than inputs and masks. nodes: what was written so far, in order.
+    become one operation. arguments: the layer call's arguments by name, tensors as ir.Value, for rules that need
+    more than inputs and masks. outputs: how many the call has. nodes: what was written so far, in order.
     """
 
     def __init__(
-        self, job: Job, rule: Rule, layer: keras.Layer, arguments: Mapping[str, Any], parent: str = ""
+        self, job: Job, rule: Rule, layer: keras.Layer, arguments: Mapping[str, Any], parent: str = "", outputs: int = 1
     ) -> None:
         self._job = job
         self._rule = rule.name
@@ -80,6 +80,7 @@ class Context:
         self.runtime = job.runtime
         self.merge = job.merge
         self.arguments = arguments
+        self.outputs = outputs
         self.nodes: list[ir.Node] = []
 
     def chose(self, choice: str, why: str) -> None:

@@ -24,7 +24,7 @@ def _expand(node: ir.Node, call: LayerCall, job: Job) -> None:
         if value is None:
             raise ConversionError(f"{call.layer.name}: one of its inputs disappeared while the model was converted.")
         _describe(value, spec.dtype, spec.shape)
-    ctx = Context(job, call.rule, call.layer, resolve(dict(call.arguments), values))
+    ctx = Context(job, call.rule, call.layer, resolve(dict(call.arguments), values), outputs=len(node.outputs))
     inputs, masks = split_arguments(call.arguments)
     outputs = ctx.lower(call.rule, call.layer, resolve(inputs, values), resolve(masks, values))
     if len(outputs) != len(node.outputs):

@@ -61,6 +61,10 @@ class Cell(Protocol):
         """The same with one more input feature, 1 where state and output stay exactly as they are; None without."""
 
 
+Stage = tuple[Cell, Sequence[RecurrentLayer]]
+"""One ONNX operation: its kind, and one layer or cell per direction."""
+
+
 @dataclass(frozen=True)
 class Run:
     """The outputs of one recurrent operation over one or two directions, in the input's time order.
@@ -114,7 +118,7 @@ def run(
 
 def run_stack(
     ctx: Context,
-    stages: Sequence[tuple[Cell, Sequence[RecurrentLayer]]],
+    stages: Sequence[Stage],
     backward: Sequence[bool],
     x: ir.Value,
     mask: ir.Value | None,
@@ -157,9 +161,7 @@ def run_stack(
     return Run(tuple(parts), tuple(shown), tuple(zip(*states, strict=True)))
 
 
-def _masking(
-    ctx: Context, mask: ir.Value, stages: Sequence[tuple[Cell, Sequence[RecurrentLayer]]]
-) -> tuple[_Held | _Compacted, Sequence[tuple[Cell, Sequence[RecurrentLayer]]]]:
+def _masking(ctx: Context, mask: ir.Value, stages: Sequence[Stage]) -> tuple[_Held | _Compacted, Sequence[Stage]]:
     """The form of masking, and the stages as they are under it."""
     held = [
         (holding, layers)
@@ -210,13 +212,19 @@ def flip(ctx: Context, sequence: ir.Value) -> ir.Value:
 
 
 def lower_single(
-    ctx: Context, cell: Cell, layer: RecurrentLayer, inputs: Sequence[ir.Value], masks: Sequence[ir.Value | None]
+    ctx: Context,
+    layer: keras.layers.RNN,
+    stages: Sequence[Stage],
+    inputs: Sequence[ir.Value],
+    masks: Sequence[ir.Value | None],
 ) -> list[ir.Value]:
     """The rule of a recurrent layer on its own: inputs (x, initial states ...) -> [output, final states ...]."""
     x, *initial = inputs
-    done = run(ctx, cell, [layer], [layer.go_backwards], x, masks[0], [initial], sequences=layer.return_sequences)
-    output = in_keras_order(ctx, layer, done.sequences[0]) if layer.return_sequences else done.last[0]
-    return [output, *done.states[0]] if layer.return_state else [output]
+    sequences, zero_masked = layer.return_sequences, [layer.zero_output_for_mask]
+    done = run_stack(ctx, stages, [layer.go_backwards], x, masks[0], [initial], zero_masked, sequences=sequences)
+    output = in_keras_order(ctx, layer, done.sequences[0]) if sequences else done.last[0]
+    # A call whose states become outputs of the file wants them whatever the layer was made to return.
+    return [output, *done.states[0]] if layer.return_state or ctx.outputs > 1 else [output]
 
 
 def _stack(ctx: Context, values: Sequence[ir.Value]) -> ir.Value:

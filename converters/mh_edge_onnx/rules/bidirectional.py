@@ -11,20 +11,14 @@ from mh_edge.rules import Case, rule
 from mh_edge_onnx import recurrent
 from mh_edge_onnx.context import Context, Inputs, Masks
 from mh_edge_onnx.recurrent import LOOPS
-from mh_edge_onnx.rules import gru, lstm, simple_rnn
-
-CELLS: dict[type, Any] = {
-    keras.layers.LSTM: lstm.CELL,
-    keras.layers.GRU: gru.CELL,
-    keras.layers.SimpleRNN: simple_rnn.CELL,
-}
+from mh_edge_onnx.rules import rnn
 
 
 def _plain(layer: keras.layers.Bidirectional) -> str | None:
     for part in (layer.forward_layer, layer.backward_layer):
-        if type(part) not in CELLS:
+        if not isinstance(part, keras.layers.RNN):
             return f"it wraps {type(part).__name__}, which has no recurrent operation in ONNX"
-        if (reason := recurrent.plain(CELLS[type(part)], part)) is not None:
+        if (reason := rnn.plain(part)) is not None:
             return reason
     return None
 
@@ -34,11 +28,12 @@ def _one_operation(layer: keras.layers.Bidirectional) -> bool:
     neither.
     """
     first, second = layer.forward_layer, layer.backward_layer
-    if type(first) is not type(second) or first.go_backwards:
+    kinds = [rnn.stages(part) for part in (first, second)]
+    if first.go_backwards or len(kinds[0]) > 1 or len(kinds[1]) > 1:
         return False
-    cell = CELLS[type(first)]
-    same = first.units == second.units and first.use_bias == second.use_bias
-    return bool(same and cell.attributes(first) == cell.attributes(second))
+    ((kind, (one,)),), ((other, (two,)),) = kinds
+    same = kind == other and one.units == two.units and one.use_bias == two.use_bias
+    return bool(same and kind.attributes(one) == kind.attributes(two))
 
 
 def _model(kind: str, masked: bool, mode: str | None, **options: Any) -> keras.Model:
@@ -46,6 +41,19 @@ def _model(kind: str, masked: bool, mode: str | None, **options: Any) -> keras.M
     z = keras.layers.Masking()(x) if masked else x
     wrapped = getattr(keras.layers, kind)(3, bias_initializer="normal", **options)
     return keras.Model(x, keras.layers.Bidirectional(wrapped, merge_mode=mode)(z))
+
+
+def _of_cells() -> keras.Model:
+    x = keras.Input((None, 4))
+    layer = keras.layers.Bidirectional(keras.layers.RNN(keras.layers.LSTMCell(3), return_sequences=True))
+    return keras.Model(x, layer(keras.layers.Masking()(x)))
+
+
+def _of_stacked_cells() -> keras.Model:
+    x = keras.Input((None, 4))
+    cells = [keras.layers.LSTMCell(3), keras.layers.GRUCell(2)]
+    layer = keras.layers.Bidirectional(keras.layers.RNN(cells, return_state=True, return_sequences=True))
+    return keras.Model(x, layer(keras.layers.Masking()(x)))
 
 
 def _two_kinds() -> keras.Model:
@@ -68,6 +76,8 @@ def _two_kinds() -> keras.Model:
         Case("ave", lambda: _model("GRU", False, "ave", reset_after=False), ops={"GRU": 1}, absent=LOOPS),
         Case("apart", lambda: _model("GRU", True, None, return_sequences=True), ops={"GRU": 1}, absent=LOOPS),
         Case("state", lambda: _model("LSTM", True, "concat", return_state=True), ops={"LSTM": 1}, absent=LOOPS),
+        Case("cells", _of_cells, ops={"LSTM": 1, "TopK": 1}, absent=LOOPS),
+        Case("stacked", _of_stacked_cells, ops={"LSTM": 2, "GRU": 2}, absent=LOOPS),
         Case("two_kinds", _two_kinds, ops={"LSTM": 1, "GRU": 1}, absent=LOOPS),
     ),
 )
@@ -83,14 +93,18 @@ def lower(ctx: Context, layer: keras.layers.Bidirectional, inputs: Inputs, masks
     states: list[ir.Value] = []
     for group in groups:
         chosen = [parts[index] for index in group]
-        done = recurrent.run(
+        stages = [
+            (stage[0][0], [cell for _, (cell,) in stage])
+            for stage in zip(*(rnn.stages(part) for part in chosen), strict=True)
+        ]
+        done = recurrent.run_stack(
             ctx,
-            CELLS[type(chosen[0])],
-            chosen,
+            stages,
             [backward[index] for index in group],
             x,
             masks[0],
             [starts[index] for index in group],
+            [part.zero_output_for_mask for part in chosen],
             sequences=layer.return_sequences,
         )
         outputs.extend(done.sequences if layer.return_sequences else done.last)

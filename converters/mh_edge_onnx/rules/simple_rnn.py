@@ -60,4 +60,4 @@ def _model(masked: bool, **options: Any) -> keras.Model:
 )
 def lower(ctx: Context, layer: keras.layers.SimpleRNN, inputs: Inputs, masks: Masks) -> list[ir.Value]:
     """x: (batch, time, in) -> (batch, units) or (batch, time, units), then the state when return_state."""
-    return recurrent.lower_single(ctx, CELL, layer, inputs, masks)
+    return recurrent.lower_single(ctx, layer, [(CELL, [layer])], inputs, masks)
