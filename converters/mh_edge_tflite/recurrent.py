@@ -1,34 +1,50 @@
-"""What LSTM, GRU and SimpleRNN share: Keras's masking around a loop of built-in operations.
+"""What LSTM, GRU and SimpleRNN share: Keras's masking around steps of built-in operations, for one layer or for N like
+layers side by side.
 
 Keras under a mask (mask: (batch, time), True is valid): a masked step leaves the state alone and repeats the previous
 output, which is 0 before the first valid step; with zero_output_for_mask it shows 0.
 
 Two forms, both without memory between calls (TFLite's fused LSTM keeps its state in variable tensors, so the second
 call on an interpreter would be wrong):
-- a WHILE whose body holds one matrix product: any length, small code, one packed copy of the recurrent weights;
-- the steps written out, without control flow: for few steps and units, where it takes half the time.
+- a WHILE whose body holds one matrix product, or four steps of it: any length, small code;
+- the steps written out, without control flow: for few steps of few units.
 
-The projection of the input is one FULLY_CONNECTED over all steps before either.
+The projection of the input is one FULLY_CONNECTED over all steps and layers before either. N layers take each step
+together: states (N, batch, units), recurrent weights (N, units, gates * units), one BATCH_MATMUL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import keras
+import numpy as np
 import tensorflow as tf
 
-from mh_edge_tflite.context import Inputs, Masks, Tensor, reshape, sizes
+from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense, reshape, sizes
 
 RecurrentLayer = Any
 """A keras.layers.LSTM, GRU or SimpleRNN."""
+Array = Any
+"""A tf.Tensor, or an np.ndarray that becomes a constant of the graph."""
+
+CACHE = 1 << 20
+"""Bytes of recurrent weights that one turn of a loop may read. Up to here N layers in one loop take .3 to .86 of the
+time of N loops; at twice as much 2, because a loop of its own finds its weights near at every turn, and N do not.
+"""
+
+COPIES = 1 << 19
+"""Bytes of the copies of the recurrent weights where a product is written several times, each of which packs its own.
+Up to here that is .5 to .9 of the time of one product in a loop, from twice as much on it is longer.
+"""
 
 WRITTEN_OUT_STEPS = 16
-WRITTEN_OUT_UNITS = 32
-"""Up to these sizes the steps are written out. At 16 steps of 16 units that takes .6 of the loop's time and 2.4 times
-its bytes; at 64 units the loop is faster, because every written-out product keeps its own packed copy of the weights.
-"""
+"""Up to here all steps are written out. Beyond, a loop of four written steps is as fast and its code does not grow."""
+
+AT_ONCE = 4
+"""Steps in one turn of a loop that keeps every output: .7 to .9 of the time, the list being touched less often."""
 
 BLOCK = 32
 """Steps of the inner of two loops where every output is wanted. A WHILE copies what it carries at each step, so one
@@ -36,114 +52,231 @@ loop that carries all outputs takes a time quadratic in the length: at 3200 step
 """
 
 
+@dataclass(frozen=True)
+class Weights:
+    """kernel: (in, gates * units) of each layer beside the other; bias likewise, or None. recurrent: (units,
+    gates * units) of one layer, (N, units, gates * units) of several; recurrent_bias: added to its product, or None.
+    """
+
+    kernel: Array
+    bias: Array | None
+    recurrent: Array
+    recurrent_bias: Array | None
+
+
 class Cell(Protocol):
     """How one kind of layer computes."""
 
-    def project(self, layer: RecurrentLayer, x: Tensor) -> Tensor:
-        """x: (batch, time, in) -> the part that does not depend on the state, (batch, time, gates * units)."""
+    def biases(self, layer: RecurrentLayer, bias: Array) -> tuple[Array, Array | None]:
+        """What of a layer's bias is added to x W, and what to h R (or None)."""
 
-    def step(self, layer: RecurrentLayer, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
-        """One step's part of it, (batch, gates * units), and the states -> the new states, the output first."""
+    def step(self, layer: RecurrentLayer, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        """x W + b of one step, (..., batch, gates * units), and the states -> the new states, the output first."""
 
 
-def lower_recurrent(cell: Cell, layer: RecurrentLayer, inputs: Inputs, masks: Masks) -> Any:
+def lower_recurrent(ctx: Context, cell: Cell, layer: RecurrentLayer, inputs: Inputs, masks: Masks) -> Any:
     """The rule of a recurrent layer: inputs (x, initial states ...) -> output, or (output, final states ...)."""
     x, *initial = inputs
-    z = cell.project(layer, x)
-    states = initial or [tf.zeros((sizes(x)[0], size), x.dtype) for size in layer.state_size]
-    if _is_short(layer, x, masks[0]):
-        output, final = _written_out(cell, layer, z, states)
-    else:
-        output, final = _loop(cell, layer, z, masks[0], states, bool(initial))
-    return (output, *final) if layer.return_state else output
+    output, states = SideBySide(ctx, cell, (layer,), int(layer.go_backwards)).run(x, masks[0], initial)
+    if layer.return_sequences:
+        output = reshape(output, (1, *sizes(output)[::2])) if output.shape[1] == 1 else tf.transpose(output, (1, 0, 2))
+    return (output, *states) if layer.return_state else output
 
 
-def _is_short(layer: RecurrentLayer, x: Tensor, mask: Tensor | None) -> bool:
-    steps = x.shape[1]
-    return mask is None and steps is not None and steps <= WRITTEN_OUT_STEPS and layer.units <= WRITTEN_OUT_UNITS
+def numbers(variable: keras.Variable) -> np.ndarray:
+    """A weight's numbers, also while it is a graph input."""
+    with tf.init_scope(), keras.StatelessScope():
+        return np.asarray(keras.ops.convert_to_numpy(variable))
 
 
-def _written_out(
-    cell: Cell, layer: RecurrentLayer, z: Tensor, states: Sequence[Tensor]
-) -> tuple[Tensor, Sequence[Tensor]]:
-    outputs = []
-    for part in tf.unstack(z, axis=1)[:: -1 if layer.go_backwards else 1]:
-        states = cell.step(layer, part, states)
-        outputs.append(states[0])
-    if not layer.return_sequences:
-        return states[0], states
-    return reshape(tf.concat(outputs, axis=-1), (*sizes(z)[:2], layer.units)), states
+def recurrent_bytes(layer: RecurrentLayer) -> int:
+    """What the recurrent weights of a layer take."""
+    return 4 * int(np.prod(layer.cell.recurrent_kernel.shape))
 
 
-def _loop(
-    cell: Cell, layer: RecurrentLayer, z: Tensor, mask: Tensor | None, states: Sequence[Tensor], started: bool
-) -> tuple[Tensor, Sequence[Tensor]]:
-    batch, steps = sizes(z)[:2]
-    zeros = tf.zeros((batch, layer.units), z.dtype)
-    # What a step shows is carried beside the states only where it may differ from the first of them.
-    apart = mask is not None and (started or layer.zero_output_for_mask)
-    loop = _Loop(cell, layer, z, None if mask is None else tf.cast(mask, tf.bool), steps, zeros, apart)
-    values = [*states, *([zeros] if apart else [])]
-    if not layer.return_sequences:
-        values = loop.run(0, steps, values)
-        return values[-1 if apart else 0], values[: len(states)]
-    sequence, values = loop.listed(values)
-    if batch == 1:
-        return reshape(sequence, (1, steps, layer.units)), values[: len(states)]
-    return tf.transpose(sequence, (1, 0, 2)), values[: len(states)]
+Fold = Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""(number of the layer, its kernel, its bias) -> those with a linear layer before it multiplied in."""
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Layers that agree in everything but their weights, the last `turned` of which read time backwards.
+
+    fold: what to multiply into the kernels of N layers.
+    """
+
+    ctx: Context
+    cell: Cell
+    layers: tuple[RecurrentLayer, ...]
+    turned: int
+    fold: Fold | None = None
+
+    def run(self, x: Tensor, mask: Tensor | None, initial: Sequence[Tensor] = ()) -> tuple[Tensor, Sequence[Tensor]]:
+        """x: (batch, time, in) -> (output, final states); of one layer (time, batch, units) in the order of computing
+        or (batch, units), and states (batch, units); of N layers (time, N, batch, units) or (N, batch, units), and
+        states (N, batch, units). The states are right if return_state.
+        """
+        first, count = self.layers[0], len(self.layers)
+        weights = self._weights()
+        z = tf.concat([self._projected(x, weights, part, back) for part, back in self._parts()], axis=-3 + (count == 1))
+        valid = None if mask is None else tf.cast(mask, tf.bool)
+        if valid is not None:
+            valid = tf.transpose(valid)
+            turned = tf.reverse(valid, [0]) if self.turned else valid
+            heads = [valid] * (count - self.turned) + [turned] * self.turned
+            valid = tf.expand_dims(heads[0] if count == 1 else tf.stack(heads, axis=1), -1)
+        rows = sizes(z)[1:-1]
+        states = initial or [tf.zeros((*rows, size), x.dtype) for size in first.state_size]
+        size = count * recurrent_bytes(first)
+        steps = z.shape[0]
+        if valid is None and steps is not None and steps <= WRITTEN_OUT_STEPS and steps * size <= COPIES:
+            self.ctx.chose(f"{steps} steps written out", f"{steps * size} bytes of packed recurrent weights")
+            return self._written_out(weights, z, states)
+        settled = valid is not None or not first.return_state
+        at_once = AT_ONCE if first.return_sequences and settled and AT_ONCE * size <= COPIES else 1
+        steps = sizes(z)[0]
+        if at_once > 1 and not (isinstance(steps, int) and steps % at_once == 0):
+            z, valid = _longer(z, at_once - 1), valid if valid is None else _longer(valid, at_once - 1)
+        # What a step shows is carried beside the states only where it may differ from the first of them.
+        apart = valid is not None and (bool(initial) or first.zero_output_for_mask)
+        loop = _Loop(self.cell, first, weights, z, valid, steps, tf.zeros((*rows, first.units)), at_once, apart)
+        return loop.all(states)
+
+    def _weights(self) -> Weights:
+        if len(self.layers) == 1:
+            cell = self.layers[0].cell
+            bias, recurrent = (None, None) if cell.bias is None else self.cell.biases(self.layers[0], cell.bias)
+            kernels = [tf.convert_to_tensor(kernel) for kernel in (cell.kernel, cell.recurrent_kernel)]
+            return Weights(kernels[0], bias, kernels[1], recurrent)
+        inputs, products = [], []
+        for number, layer in enumerate(self.layers):
+            kernel = numbers(layer.cell.kernel)
+            shape = (2, kernel.shape[1]) if self.cell.biases(layer, np.zeros(2))[1] is not None else kernel.shape[1:]
+            whole = np.zeros(shape, kernel.dtype) if layer.cell.bias is None else numbers(layer.cell.bias)
+            bias, product = self.cell.biases(layer, whole)
+            inputs.append((kernel, bias) if self.fold is None else self.fold(number, kernel, bias))
+            products.append(product)
+        kernel, bias = (np.concatenate(of, axis=-1) for of in zip(*inputs, strict=True))
+        recurrent = np.stack([numbers(layer.cell.recurrent_kernel) for layer in self.layers])
+        bare = all(layer.cell.bias is None for layer in self.layers)
+        return Weights(kernel, bias, recurrent, None if bare or products[0] is None else np.stack(products)[:, None])
+
+    def _parts(self) -> list[tuple[slice, bool]]:
+        """The layers that read forwards and those that read backwards, where there are any."""
+        ahead = len(self.layers) - self.turned
+        parts = [(slice(0, ahead), False), (slice(ahead, len(self.layers)), True)]
+        return [(part, back) for part, back in parts if part.start < part.stop]
+
+    def _projected(self, x: Tensor, weights: Weights, part: slice, back: bool) -> Tensor:
+        """x W + b in the order of computing, (time, batch, gates * units) or (time, N, batch, gates * units)."""
+        width = weights.recurrent.shape[-1]
+        columns = slice(part.start * width, part.stop * width)
+        kernel, bias = weights.kernel, weights.bias
+        if part.stop - part.start < len(self.layers):
+            kernel, bias = kernel[:, columns], bias if bias is None else bias[columns]
+        z = dense(tf.reverse(x, [1]) if back else x, kernel, bias)
+        batch, steps = sizes(z)[:2]
+        if len(self.layers) == 1:
+            return reshape(z, (steps, 1, width)) if batch == 1 else tf.transpose(z, (1, 0, 2))
+        count = part.stop - part.start
+        if batch == 1:
+            return reshape(z, (steps, count, 1, width))
+        return tf.transpose(reshape(z, (batch, steps, count, width)), (1, 2, 0, 3))
+
+    def _written_out(self, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        outputs = []
+        for part in tf.unstack(z, axis=0):
+            states = self.cell.step(self.layers[0], weights, part, states)
+            outputs.append(states[0])
+        return tf.stack(outputs) if self.layers[0].return_sequences else states[0], states
+
+
+def _longer(x: Tensor, steps: int) -> Tensor:
+    """x and some steps of zeros."""
+    return tf.concat([x, tf.zeros((steps, *sizes(x)[1:]), x.dtype)], axis=0)
 
 
 @dataclass(frozen=True)
 class _Loop:
-    """The WHILE of one layer. Carried values: the states, then what the last step showed if `apart`, then a list."""
+    """The WHILE. Carried values: the states, then what the last step showed if `apart`, then a list.
+
+    z, valid: as projected, time first. zeros: an output of zeros. at_once: steps of one turn; beyond 1 the last turn
+    may step past the end, with masked steps where there is a mask.
+    """
 
     cell: Cell
     layer: RecurrentLayer
+    weights: Weights
     z: Tensor
     valid: Tensor | None
     steps: Any
     zeros: Tensor
+    at_once: int
     apart: bool
 
-    def listed(self, values: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """All steps, every output kept -> the outputs as computed, (time, batch, units), and the carried values."""
+    def all(self, states: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        """-> (output, states), as SideBySide.run does."""
+        values = [*states, *([self.zeros] if self.apart else [])]
+        if self.layer.return_sequences:
+            output, values = self._listed(values)
+            return output, values[: len(states)]
+        values = self._run(0, self.steps, values)
+        return values[-1 if self.apart else 0], values[: len(states)]
+
+    def _listed(self, values: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """All steps, every output kept."""
         if isinstance(self.steps, int) and self.steps <= BLOCK:
-            *values, outputs = self.run(0, self.steps, [*values, self._list()])
-            return outputs.stack()[: self.steps], values
+            *values, outputs = self._run(0, self.steps, [*values, self._list()])
+            return self._joined(outputs)[: self.steps], values
 
         def block(number: Tensor, *values: Any) -> tuple[Any, ...]:
             first = number * BLOCK
-            *after, outputs = self.run(first, tf.minimum(BLOCK, self.steps - first), [*values[:-1], self._list()])
-            return (number + 1, *after, values[-1].write(number, outputs.stack()))
+            *after, outputs = self._run(first, tf.minimum(BLOCK, self.steps - first), [*values[:-1], self._list()])
+            return (number + 1, *after, values[-1].write(number, self._joined(outputs)))
 
         count = (self.steps + BLOCK - 1) // BLOCK
         blocks = tf.TensorArray(self.z.dtype, count, element_shape=(BLOCK, *self.zeros.shape))
         _, *values, blocks = tf.while_loop(lambda number, *_: number < count, block, (tf.constant(0), *values, blocks))
-        return tf.reshape(blocks.stack(), (-1, *sizes(self.zeros)))[: self.steps], values
+        return self._joined(blocks)[: self.steps], values
 
-    def run(self, first: Any, count: Any, values: Sequence[Any]) -> list[Any]:
+    def _list(self) -> Any:
+        return tf.TensorArray(self.z.dtype, BLOCK // self.at_once, element_shape=(self.at_once, *self.zeros.shape))
+
+    def _joined(self, outputs: Any) -> Tensor:
+        return tf.reshape(outputs.stack(), (-1, *sizes(self.zeros)))
+
+    def _run(self, first: Any, count: Any, values: Sequence[Any]) -> list[Any]:
         """`count` steps from step `first` on -> the carried values after them."""
+        turns = (count + self.at_once - 1) // self.at_once
         states = len(self.layer.state_size)
 
         def body(number: Tensor, *values: Any) -> tuple[Any, ...]:
-            after, shown = self._step(first + number, values[:states], values[states] if self.apart else None)
-            outputs = [values[-1].write(number, shown)] if len(values) > states + self.apart else []
-            return (number + 1, *after, *([shown] if self.apart else []), *outputs)
+            after, shown, outputs = values[:states], values[states] if self.apart else None, []
+            at = first + number * self.at_once
+            valid = [None] * self.at_once if self.valid is None else self._read(self.valid, at)
+            for z, kept in zip(self._read(self.z, at), valid, strict=True):
+                after, shown = self._step(z, kept, after, shown)
+                outputs.append(shown)
+            kept_list = [values[-1].write(number, tf.stack(outputs))] if len(values) > states + self.apart else []
+            return (number + 1, *after, *([shown] if self.apart else []), *kept_list)
 
-        return list(tf.while_loop(lambda number, *_: number < count, body, (tf.constant(0), *values))[1:])
+        return list(tf.while_loop(lambda number, *_: number < turns, body, (tf.constant(0), *values))[1:])
 
-    def _step(self, number: Tensor, before: Sequence[Tensor], shown: Tensor | None) -> tuple[Sequence[Tensor], Tensor]:
+    def _read(self, x: Tensor, at: Tensor) -> list[Tensor]:
+        """The rows of one turn."""
+        if self.at_once == 1:
+            return [tf.gather(x, at)]
+        rest = x.shape.rank - 1
+        return tf.unstack(tf.slice(x, [at] + [0] * rest, [self.at_once] + [-1] * rest), self.at_once)
+
+    def _step(
+        self, z: Tensor, valid: Tensor | None, before: Sequence[Tensor], shown: Tensor | None
+    ) -> tuple[Sequence[Tensor], Tensor]:
         """The states after one step, and its output."""
-        index = self.steps - 1 - number if self.layer.go_backwards else number
-        z = tf.ensure_shape(tf.gather(self.z, index, axis=1), (self.z.shape[0], self.z.shape[2]))
-        after = self.cell.step(self.layer, z, before)
-        if self.valid is None:
+        after = self.cell.step(self.layer, self.weights, z, before)
+        if valid is None:
             return after, after[0]
-        valid = tf.reshape(tf.gather(self.valid, index, axis=1), (-1, 1))
         kept = [tf.where(valid, new, old) for new, old in zip(after, before, strict=True)]
-        if shown is None:
+        if not self.apart:
             return kept, kept[0]
         return kept, tf.where(valid, after[0], self.zeros if self.layer.zero_output_for_mask else shown)
-
-    def _list(self) -> Any:
-        return tf.TensorArray(self.z.dtype, BLOCK, element_shape=self.zeros.shape)

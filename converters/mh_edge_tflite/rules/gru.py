@@ -10,30 +10,28 @@ import tensorflow as tf
 
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
-from mh_edge_tflite.recurrent import lower_recurrent
+from mh_edge_tflite.recurrent import Array, Weights, lower_recurrent
 
 
 class GRUCell:
     """keras.layers.GRU: gates z, r, h; with reset_after bias is (2, 3 * units), of the input and of the state."""
 
-    def project(self, layer: keras.layers.GRU, x: Tensor) -> Tensor:
-        bias = layer.cell.bias
-        return dense(x, layer.cell.kernel, bias[0] if bias is not None and layer.reset_after else bias)
+    def biases(self, layer: keras.layers.GRU, bias: Array) -> tuple[Array, Array | None]:
+        return (bias[0], bias[1]) if layer.reset_after else (bias, None)
 
-    def step(self, layer: keras.layers.GRU, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    def step(self, layer: keras.layers.GRU, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
         (h,) = states
-        g, a, units = layer.recurrent_activation, layer.activation, layer.units
-        kernel, bias = tf.convert_to_tensor(layer.cell.recurrent_kernel), layer.cell.bias
-        of_update, of_reset, of_new = tf.split(z, 3, axis=1)
+        g, a, gates = layer.recurrent_activation, layer.activation, 2 * layer.units
+        of_gates, of_new = z[..., :gates], z[..., gates:]
         if layer.reset_after:
-            update, reset, new = tf.split(dense(h, kernel, None if bias is None else bias[1]), 3, axis=1)
-            r = g(of_reset + reset)
-            candidate = a(of_new + r * new)
+            product = dense(h, weights.recurrent, weights.recurrent_bias)
+            update, reset = tf.split(of_gates + product[..., :gates], 2, axis=-1)
+            candidate = a(of_new + g(reset) * product[..., gates:])
         else:
-            update, reset = tf.split(tf.matmul(h, kernel[:, : 2 * units]), 2, axis=1)
-            r = g(of_reset + reset)
-            candidate = a(of_new + tf.matmul(r * h, kernel[:, 2 * units :]))
-        u = g(of_update + update)
+            product = tf.matmul(h, weights.recurrent[..., :gates])
+            update, reset = tf.split(of_gates + product, 2, axis=-1)
+            candidate = a(of_new + tf.matmul(g(reset) * h, weights.recurrent[..., gates:]))
+        u = g(update)
         return (u * h + (1.0 - u) * candidate,)
 
 
@@ -60,5 +58,4 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
 )
 def lower(ctx: Context, layer: keras.layers.GRU, inputs: Inputs, masks: Masks) -> Any:
     """x: (batch, time, in) -> (batch, units) or (batch, time, units), then h when return_state."""
-    del ctx
-    return lower_recurrent(CELL, layer, inputs, masks)
+    return lower_recurrent(ctx, CELL, layer, inputs, masks)

@@ -9,19 +9,20 @@ import keras
 import tensorflow as tf
 
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
-from mh_edge_tflite.recurrent import lower_recurrent
+from mh_edge_tflite.context import Context, Inputs, Masks, Tensor
+from mh_edge_tflite.recurrent import Array, Weights, lower_recurrent
 
 
 class LSTMCell:
     """keras.layers.LSTM: gates i, f, c, o; states h, c."""
 
-    def project(self, layer: keras.layers.LSTM, x: Tensor) -> Tensor:
-        return dense(x, layer.cell.kernel, layer.cell.bias)
+    def biases(self, layer: keras.layers.LSTM, bias: Array) -> tuple[Array, None]:
+        del layer
+        return bias, None
 
-    def step(self, layer: keras.layers.LSTM, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    def step(self, layer: keras.layers.LSTM, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
         h, c = states
-        i, f, candidate, o = tf.split(z + tf.matmul(h, layer.cell.recurrent_kernel), 4, axis=1)
+        i, f, candidate, o = tf.split(z + tf.matmul(h, weights.recurrent), 4, axis=-1)
         g, a = layer.recurrent_activation, layer.activation
         c = g(f) * c + g(i) * a(candidate)
         return g(o) * a(c), c
@@ -66,5 +67,4 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
 )
 def lower(ctx: Context, layer: keras.layers.LSTM, inputs: Inputs, masks: Masks) -> Any:
     """x: (batch, time, in) -> (batch, units) or (batch, time, units), then h and c when return_state."""
-    del ctx
-    return lower_recurrent(CELL, layer, inputs, masks)
+    return lower_recurrent(ctx, CELL, layer, inputs, masks)

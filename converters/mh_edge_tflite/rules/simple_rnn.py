@@ -9,18 +9,21 @@ import keras
 import tensorflow as tf
 
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
-from mh_edge_tflite.recurrent import lower_recurrent
+from mh_edge_tflite.context import Context, Inputs, Masks, Tensor
+from mh_edge_tflite.recurrent import Array, Weights, lower_recurrent
 
 
 class SimpleRNNCell:
     """keras.layers.SimpleRNN: one state, which is the output."""
 
-    def project(self, layer: keras.layers.SimpleRNN, x: Tensor) -> Tensor:
-        return dense(x, layer.cell.kernel, layer.cell.bias)
+    def biases(self, layer: keras.layers.SimpleRNN, bias: Array) -> tuple[Array, None]:
+        del layer
+        return bias, None
 
-    def step(self, layer: keras.layers.SimpleRNN, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
-        return (layer.activation(z + tf.matmul(states[0], layer.cell.recurrent_kernel)),)
+    def step(
+        self, layer: keras.layers.SimpleRNN, weights: Weights, z: Tensor, states: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        return (layer.activation(z + tf.matmul(states[0], weights.recurrent)),)
 
 
 CELL = SimpleRNNCell()
@@ -44,5 +47,4 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
 )
 def lower(ctx: Context, layer: keras.layers.SimpleRNN, inputs: Inputs, masks: Masks) -> Any:
     """x: (batch, time, in) -> (batch, units) or (batch, time, units), then h when return_state."""
-    del ctx
-    return lower_recurrent(CELL, layer, inputs, masks)
+    return lower_recurrent(ctx, CELL, layer, inputs, masks)
