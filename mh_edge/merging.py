@@ -97,17 +97,19 @@ def _traits(head: Any) -> dict[str, Any] | str:
     kind, name = type(head), type(head).__name__
     common = {"layer": name, "dtype": (head.compute_dtype, head.variable_dtype)}
     if kind is keras.layers.Dense:
-        return _adapted(head) or _elementwise(head) or {"kind": DENSE, **common, "activation": head.activation}
+        return _adapted(head) or _elementwise(head) or {"kind": DENSE, **common, **_affine(head)}
     if kind in (*_CONVOLUTIONS, *_SEPARABLE, *_DEPTHWISE):
         if head.data_format != "channels_last":
             return f"its data_format is {head.data_format}"
         return _adapted(head) or _elementwise(head) or {"kind": CONVOLUTION, **common, **_convolution(head)}
     if kind in _RECURRENT_LAYERS:
-        return {"kind": RECURRENT, **common, **_recurrent(head)}
+        return _elementwise(head) or {"kind": RECURRENT, **common, **_recurrent(head)}
     if kind is keras.layers.Bidirectional and type(head.forward_layer) in _RECURRENT_LAYERS:
         first, second = head.forward_layer, head.backward_layer
         if type(first) is not type(second) or {**_recurrent(first), "go_backwards": True} != _recurrent(second):
             return "its two directions are not of one kind and size"
+        if (reason := _elementwise(first)) is not None:
+            return reason
         wrapped = {"layer": f"Bidirectional({type(first).__name__})", "merge_mode": head.merge_mode}
         return {"kind": BIDIRECTIONAL, **common, **wrapped, **_recurrent(first)}
     return f"no merged form of {name} is known"
@@ -120,15 +122,19 @@ def _adapted(head: Any) -> str | None:
 
 
 def _elementwise(head: Any) -> str | None:
-    if head.activation in ELEMENTWISE:
-        return None
-    return f"its activation {_said(head.activation)} may join several numbers, which lie apart in a merged result"
+    functions = [head.activation, getattr(head, "recurrent_activation", None) or _act.linear]
+    joining = [_said(function) for function in functions if function not in ELEMENTWISE]
+    return f"its activation {joining[0]} is not known to act on each number alone" if joining else None
+
+
+def _affine(head: Any) -> dict[str, Any]:
+    return {"activation": head.activation, "use_bias": head.use_bias}
 
 
 def _recurrent(head: Any) -> dict[str, Any]:
-    """Everything the operation is told beyond its weights. A missing bias is one of zeros."""
+    """Everything the operation is told beyond its weights."""
     names = ("units", "activation", "recurrent_activation", "reset_after", "return_sequences", "go_backwards")
-    return {name: getattr(head, name, None) for name in (*names, "zero_output_for_mask", "stateful", "return_state")}
+    return {name: getattr(head, name, None) for name in (*names, "zero_output_for_mask", "use_bias", "stateful")}
 
 
 def _convolution(head: Any) -> dict[str, Any]:
@@ -137,7 +143,7 @@ def _convolution(head: Any) -> dict[str, Any]:
     return {
         "strides": tuple(head.strides),
         "groups": channel_groups(head),
-        "activation": head.activation,
+        **_affine(head),
         # Where 'same' meets a stride, the place of the first tap depends on the length.
         "kernel_size": tuple(head.kernel_size) if shifting else None,
         "dilation_rate": tuple(head.dilation_rate) if shifting else None,
@@ -148,6 +154,18 @@ def _convolution(head: Any) -> dict[str, Any]:
 def channel_groups(head: Any) -> int:
     """In how many groups the convolution's channels are cut: as many as channels where it is depthwise."""
     return int(head.kernel.shape[-2]) if type(head) in _DEPTHWISE else int(getattr(head, "groups", 1))
+
+
+def channels(head: Any) -> tuple[int, int]:
+    """(channels in, channels out) of a convolution; each channel out reads in / channel_groups of those in."""
+    if type(head) in _SEPARABLE:
+        return int(head.depthwise_kernel.shape[-2]), int(head.pointwise_kernel.shape[-1])
+    *_, inner, outer = head.kernel.shape
+    return (
+        (int(inner), int(inner * outer))
+        if type(head) in _DEPTHWISE
+        else (int(inner) * channel_groups(head), int(outer))
+    )
 
 
 @dataclass(frozen=True)
@@ -226,3 +244,66 @@ def placed(kernel: np.ndarray, own: Sequence[Taps], common: Sequence[Taps]) -> n
     ]
     wide[tuple(where)] = kernel
     return wide
+
+
+def folded(
+    kernel: np.ndarray, bias: np.ndarray | None, outer: np.ndarray, shift: np.ndarray | None, number: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Kernel and bias of head `number` with MultiHead's hidden layer in them: (x W_n + b_n) K_n + c_n =
+    x (W_n K_n) + (b_n K_n + c_n), computed in float64.
+
+    outer: W; shift: b or None. kernel: (k..., in, out); b_n K_n is summed over the taps k. A GRU's bias has a second
+    row, for the state, which stays.
+    """
+    inner = kernel.astype(np.float64)
+    own = slice(number * inner.shape[-2], (number + 1) * inner.shape[-2])
+    if shift is not None:
+        more = (shift[own] @ inner).reshape(-1, inner.shape[-1]).sum(axis=0)
+        rows = [more] if bias is None else [bias + more] if bias.ndim == 1 else [bias[0] + more, bias[1]]
+        bias = np.stack(rows).reshape(more.shape if bias is None else bias.shape).astype(kernel.dtype)
+    return (outer[:, own] @ inner).astype(kernel.dtype), bias
+
+
+def wide_recurrent(layer: MultiHead, numbers: Sequence[int], fold: bool) -> Any:
+    """A Keras layer, LSTM, GRU, SimpleRNN or Bidirectional, that computes those heads of one group: (batch, u·N) or
+    (batch, time, u·N), channel u·N + n being channel u of the n-th. Its recurrent kernel is block-diagonal.
+
+    fold: MultiHead's hidden layer is folded into its kernel. It holds copies of the weights, so it is for small heads.
+    """
+    heads = [layer.layers[number] for number in numbers]
+    if type(heads[0]) is not keras.layers.Bidirectional:
+        return _wide(layer, numbers, heads, fold)
+    forward = _wide(layer, numbers, [head.forward_layer for head in heads], fold)
+    backward = _wide(layer, numbers, [head.backward_layer for head in heads], fold)
+    made = keras.layers.Bidirectional(
+        forward, backward_layer=backward, merge_mode=heads[0].merge_mode, name=f"{heads[0].name}_wide"
+    )
+    made.build((None, None, forward.cell.kernel.shape[0]))
+    made.set_weights([*forward.get_weights(), *backward.get_weights()])
+    return made
+
+
+def _wide(layer: MultiHead, numbers: Sequence[int], heads: Sequence[Any], fold: bool) -> Any:
+    read = keras.ops.convert_to_numpy
+    kernels: list[np.ndarray] = []
+    recurrent: list[np.ndarray] = []
+    biases: list[Any] = []
+    for number, head in zip(numbers, heads, strict=True):
+        kernel, bias = read(head.cell.kernel), read(head.cell.bias) if head.use_bias else None
+        if fold:
+            kernel, bias = folded(kernel, bias, read(layer.W), None if layer.b is None else read(layer.b), number)
+        kernels.append(kernel)
+        recurrent.append(read(head.cell.recurrent_kernel))
+        biases.append(bias)
+    first = heads[0]
+    config = {**first.get_config(), "name": f"{first.name}_wide", "units": first.units * len(heads)}
+    config |= {name: "zeros" for name in config if name.endswith("_initializer")}
+    made = type(first).from_config(config | {"use_bias": biases[0] is not None})
+    made.build((None, None, kernels[0].shape[0]))
+    made.cell.kernel.assign(interleaved(*kernels))
+    made.cell.recurrent_kernel.assign(block_diagonal(*recurrent))
+    if biases[0] is not None:
+        joined = interleaved(*biases)
+        # A bias that came from hidden_dim alone is one row; a GRU may want a second.
+        made.cell.bias.assign(joined if joined.shape == made.cell.bias.shape else np.stack([joined, 0 * joined]))
+    return made
