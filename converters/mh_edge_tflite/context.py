@@ -8,7 +8,7 @@ tensors.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,24 +37,28 @@ def scope(rule: str) -> str:
 
 class Context:
     """merge: whether parallel heads may become one operation. used: how many layers each rule has lowered. choices:
-    what the rules told of the forms they chose.
+    what the rules told of the forms they chose. arguments: those of the layer call that is being lowered, by name, for
+    rules that need more than inputs and masks.
     """
 
     def __init__(self, merge: bool = True) -> None:
         self.merge = merge
         self.used: Counter[str] = Counter()
         self.choices: list[Choice] = []
+        self.arguments: Mapping[str, Any] = {}
         self._path: list[str] = []
 
     @contextmanager
-    def within(self, rule: Rule, layer: keras.Layer) -> Iterator[None]:
+    def within(self, rule: Rule, layer: keras.Layer, arguments: Mapping[str, Any]) -> Iterator[None]:
         """While a rule lowers a layer: its use is counted, and what it chooses is told of this layer."""
         self.used[rule.name] += 1
         self._path.append(layer.name)
+        outer, self.arguments = self.arguments, arguments
         try:
             yield
         finally:
             self._path.pop()
+            self.arguments = outer
 
     def chose(self, choice: str, why: str) -> None:
         """Tell which of several forms this layer call was given."""

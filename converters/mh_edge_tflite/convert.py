@@ -42,7 +42,7 @@ def convert(program: Program, signature: Signature, *, merge: bool = True) -> Co
         del body
         inputs, masks = split_arguments(arguments)
         try:
-            with context.within(rule, layer), tf.name_scope(scope(rule.name)):
+            with context.within(rule, layer, arguments), tf.name_scope(scope(rule.name)):
                 return rule.lower(context, layer, inputs, masks)
         except RULE_ERRORS as error:
             where = f"the TFLite rule for {rule.name} ({rule.lower.__module__}), applied to layer {layer.name!r},"

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from mh_edge.layers import MultiHeadAttention
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.attention import attend, each_role, key_and_order_mask
-from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense, reshape, sizes
+from mh_edge_tflite.attention import attend, each_role, join_heads, key_and_order_mask, split_heads
+from mh_edge_tflite.context import Context, Inputs, Masks, dense
 
 
 def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.Model:
@@ -50,19 +50,10 @@ def lower(ctx: Context, layer: MultiHeadAttention, inputs: Inputs, masks: Masks)
     """
     del ctx
     query, key, value = each_role(inputs)
-    mask = key_and_order_mask(query, key, each_role(masks)[1], layer.history_only)
-    if mask is not None and mask.shape.rank == 3:
-        mask = tf.expand_dims(mask, 1)
-    q = _split(layer, layer.activation(dense(query, layer.Wq, layer.bq)))
-    k = _split(layer, layer.activation(dense(key, layer.Wk, layer.bk)))
-    v = _split(layer, layer.activation(dense(value, layer.Wv, layer.bv)))
+    mask = key_and_order_mask(query, key, each_role(masks)[1], layer.history_only, rank=4)
+    q = split_heads(layer.activation(dense(query, layer.Wq, layer.bq)), layer.head_num)
+    k = split_heads(layer.activation(dense(key, layer.Wk, layer.bk)), layer.head_num)
+    v = split_heads(layer.activation(dense(value, layer.Wv, layer.bv)), layer.head_num)
     joined, weights = attend(q, k, v, mask)
-    together = reshape(tf.transpose(joined, (0, 2, 1, 3)), [*sizes(query)[:2], v.shape[-1] * layer.head_num])
-    output = layer.activation(dense(together, layer.Wo, layer.bo))
+    output = layer.activation(dense(join_heads(joined), layer.Wo, layer.bo))
     return [output, tf.transpose(weights, (0, 2, 1, 3))] if layer.return_attention else output
-
-
-def _split(layer: MultiHeadAttention, x: Tensor) -> Tensor:
-    """(batch, time, width) -> (batch, head, time, width of a head)."""
-    cut = reshape(x, [*sizes(x)[:2], layer.head_num, x.shape[-1] // layer.head_num])
-    return tf.transpose(cut, (0, 2, 1, 3))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mh_edge.layers import SeqSelfAttention
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.attention import additive, positions
+from mh_edge_tflite.attention import additive, pairs, positions
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
 
 
@@ -40,20 +40,23 @@ def lower(ctx: Context, layer: SeqSelfAttention, inputs: Inputs, masks: Masks) -
     """x: (batch, time, dim) -> (batch, time, dim), and the weights (batch, time, time) if asked."""
     del ctx
     (x,) = inputs
-    scores = layer.attention_activation(_additive(layer, x) if layer.Wt is not None else _multiplicative(layer, x))
+    # The masks before the first product: what XNNPACK leaves to the CPU does not part the rest.
+    reasons = []
     if layer.attention_width is not None:
-        scores = scores + additive(_outside(x, layer.attention_width, layer.history_only))
+        reasons.append(additive(_outside(x, layer.attention_width, layer.history_only)))
     if masks[0] is not None:
         masked = tf.logical_not(tf.cast(masks[0], tf.bool))
-        both = tf.logical_and(tf.expand_dims(masked, 2), tf.expand_dims(masked, 1))
-        scores = scores + additive(both)
+        reasons.append(additive(tf.logical_and(tf.expand_dims(masked, 2), tf.expand_dims(masked, 1))))
+    scores = layer.attention_activation(_additive(layer, x) if layer.Wt is not None else _multiplicative(layer, x))
+    for reason in reasons:
+        scores = scores + reason
     weights = tf.nn.softmax(scores)
     output = tf.matmul(weights, x)
     return [output, weights] if layer.return_attention else output
 
 
 def _additive(layer: SeqSelfAttention, x: Tensor) -> Tensor:
-    hidden = tf.expand_dims(dense(x, layer.Wt, layer.bh), 2) + tf.expand_dims(dense(x, layer.Wx), 1)
+    hidden = pairs(dense(x, layer.Wt, layer.bh), dense(x, layer.Wx))
     return tf.squeeze(dense(tf.tanh(hidden), layer.Wa, layer.ba), -1)
 
 

@@ -11,7 +11,7 @@ from mh_edge.layers import SeqWeightedAttention
 from mh_edge.layers.seq_weighted_attention import EPSILON
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.attention import additive
-from mh_edge_tflite.context import Context, Inputs, Masks, dense
+from mh_edge_tflite.context import Context, Inputs, Masks, dense, reshape, sizes
 
 
 def _model(masked: bool, **options: Any) -> keras.Model:
@@ -39,5 +39,6 @@ def lower(ctx: Context, layer: SeqWeightedAttention, inputs: Inputs, masks: Mask
     exponentials = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
     weights = exponentials / (tf.reduce_sum(exponentials, axis=-1, keepdims=True) + EPSILON)
     # The weighted sum as a product of (1, time) and (time, dim): one kernel, no (time, dim) in between.
-    output = tf.squeeze(tf.matmul(tf.expand_dims(weights, 1), x), 1)
+    batch, steps, width = sizes(x)
+    output = reshape(tf.matmul(reshape(weights, [batch, 1, steps]), x), [batch, width])
     return [output, weights] if layer.return_attention else output
