@@ -1,0 +1,138 @@
+"""Our artifacts against what a user would pick instead: prepare all candidates, time them, write the tables.
+
+    python -m benchmarks.speed prepare [--again ours]    # slow, may run on a busy machine, goes on where it stopped
+    python -m benchmarks.speed time [--quick]            # only opens files; wants a quiet machine
+    python -m benchmarks.speed report                    # tables from what was timed last
+
+with tests/ on PYTHONPATH. `--cache` holds the files, `--only WORD,WORD` picks models by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.models import QUICK, grid
+from benchmarks.timing import Plan
+
+RESULTS = Path(__file__).parent / "results"
+AT_ONCE = 8
+"""Models prepared by one process: tf2onnx never gives its memory back."""
+
+RUNS, PEER_RUNS, SIDE_RUNS = 5, 3, 2
+"""Processes for each column: of what the targets compare, of all peers, and of 2 threads and TensorFlow."""
+
+BUDGET = 0.12
+"""Seconds for all candidates of one model at one point in one process; a round of slow ones takes longer."""
+
+ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OPENVINO_TELEMETRY_OPT_OUT": "1"}
+
+
+def plans(names: tuple[str, ...], *, runs: int, quick: bool) -> Iterator[Plan]:
+    """The processes of one measurement; columns take turns, so that a slow minute of the machine hits all of them."""
+    for run in range(runs):
+        for denormals in (False, True):
+            yield Plan(run, 1, denormals, "runtimes", run >= PEER_RUNS, BUDGET, names)
+        if run < (1 if quick else SIDE_RUNS):
+            for denormals in (False, True):
+                yield Plan(run, 2, denormals, "runtimes", False, BUDGET, names)
+            yield Plan(run, 1, False, "tensorflow", False, BUDGET, names)
+
+
+def child(*arguments: str, log: Path) -> int:
+    """This module in a process of its own, what it prints in the log -> its exit status."""
+    command = [sys.executable, "-m", "benchmarks.speed", *arguments]
+    with log.open("a", encoding="utf-8") as out:
+        return subprocess.run(command, env=os.environ | ENVIRONMENT, stdout=out, stderr=out, check=False).returncode
+
+
+def prepare(options: argparse.Namespace) -> None:
+    names = _names(options)
+    if options.here:
+        from benchmarks.engines import tensorflow_threads
+        from benchmarks.prepare import Preparation
+
+        tensorflow_threads(1)
+        for model in (model for model in grid() if model.name in names):
+            Preparation(model, options.cache).run(options.again.split(","))
+        return
+    for start in range(0, len(names), AT_ONCE):
+        batch = ",".join(names[start : start + AT_ONCE])
+        started = time.perf_counter()
+        shared = ("--cache", str(options.cache), "--names", batch, "--again", options.again)
+        status = child("prepare", "--here", *shared, log=options.cache / "prepare.log")
+        seconds = time.perf_counter() - started
+        print(f"{min(start + AT_ONCE, len(names))} of {len(names)}, {seconds:.0f} s, status {status}", flush=True)
+
+
+def measure(options: argparse.Namespace) -> None:
+    timings = options.cache / "timings"
+    if timings.exists():
+        for file in timings.glob("*.json"):
+            file.unlink()
+    started = time.perf_counter()
+    for plan in plans(tuple(_names(options)), runs=options.runs, quick=options.quick):
+        status = child(
+            "child", "--cache", str(options.cache), json.dumps(dataclasses.asdict(plan)), log=options.cache / "time.log"
+        )
+        print(f"{time.perf_counter() - started:.0f} s: {plan.file}, status {status}", flush=True)
+    report(options)
+
+
+def report(options: argparse.Namespace) -> None:
+    from benchmarks.report import write
+
+    for path in write(options.cache, options.output):
+        print(path)
+
+
+def _names(options: argparse.Namespace) -> list[str]:
+    if options.names:
+        return options.names.split(",")
+    quick = [name for name in QUICK if options.quick]
+    return [
+        model.name for model in grid(options.only) if not quick or any(model.name.startswith(name) for name in quick)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    default = Path(os.environ.get("MH_EDGE_BENCH", ".bench"))
+    for name, function in (("prepare", prepare), ("time", measure), ("report", report)):
+        command = commands.add_parser(name)
+        command.set_defaults(function=function)
+        command.add_argument("--cache", type=Path, default=default)
+        command.add_argument("--output", type=Path, default=RESULTS)
+        command.add_argument("--only", default="", help="words, one of which is in the name of a model")
+        command.add_argument("--names", default="", help=argparse.SUPPRESS)
+        command.add_argument("--quick", action="store_true", help="a few models and one run of the side columns")
+        command.add_argument("--runs", type=int, default=RUNS)
+        if name == "prepare":
+            command.add_argument("--again", default="", help="candidates to make anew: ours,branches")
+            command.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    command = commands.add_parser("child")
+    command.add_argument("--cache", type=Path)
+    command.add_argument("plan")
+    command.set_defaults(function=_child)
+    options = parser.parse_args(arguments)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    options.function(options)
+
+
+def _child(options: argparse.Namespace) -> None:
+    from benchmarks.timing import run
+
+    fields = json.loads(options.plan)
+    run(Plan(**fields | {"names": tuple(fields["names"])}), options.cache, options.cache / "timings")
+
+
+if __name__ == "__main__":
+    main()
