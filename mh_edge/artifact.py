@@ -114,6 +114,7 @@ class Artifact:
             "opset": self.opset,
             "inputs": [tensor.to_json() for tensor in self.signature.inputs],
             "outputs": [tensor.to_json() for tensor in self.signature.outputs],
+            "states": [state.to_json() for state in self.signature.states],
             "ops": dict(self.ops),
             "rules": dict(self.rules),
             "made": {rule: dict(ops) for rule, ops in self.made.items()},

@@ -71,6 +71,7 @@ def export(
     sequence: int | None = None,
     dims: Mapping[str, int] | None = None,
     merge: bool = True,
+    state_io: bool = False,
     feeds: Mapping[str, np.ndarray] | None = None,
     verify: bool = True,
     atol: float | None = None,
@@ -88,7 +89,8 @@ def export(
     after the model, or `name`), or one file. formats: "onnx", "tflite" or several; without it what the output's name
     ends in, else "onnx". opset, runtime: see mh_edge.opsets. batch, sequence, dims: fix free sizes; `sequence` fixes
     "sequence" and every "..._sequence". TFLite's batch is 1 unless `batch` says otherwise. merge=False keeps parallel
-    heads apart even where one operation for all of them is faster. feeds: real inputs by name,
+    heads apart even where one operation for all of them is faster. state_io makes the states of recurrent layers inputs
+    and outputs, for streaming (see mh_edge.streaming). feeds: real inputs by name,
     added to the generated ones, which are drawn from `seed`. verify=False writes without a proof, and the manifest says
     so. atol, rtol: allow |error| <= atol + rtol |expected| instead of what is measured. failures: the folder in which a
     feed that fails is saved. custom_modules: imported before loading, so that custom layers register; unsafe: load
@@ -105,11 +107,12 @@ def export(
     require_model(model)
     folder, names = _target(Path(output), formats, _default_name(model) if name is None else _checked_name(name))
     tell("loading the model")
-    program, notes = _program(model, feeds, custom_modules, unsafe)
+    program, notes = _program(model, feeds, custom_modules, unsafe, state_io)
     sizes = {kind: _sizes(program.signature, kind, batch, sequence, dims or {}) for kind in formats}
     recipe = {
         "runtime": runtime,
         "merge": merge,
+        "state_io": state_io,
         "seed": seed,
         "atol": atol,
         "rtol": rtol,
@@ -137,6 +140,7 @@ def export(
                 "--opset": opset,
                 "--runtime": None if runtime == "cpu" else runtime,
                 "--no-merge": not merge,
+                "--state-io": state_io,
                 "--batch": batch,
                 "--sequence": sequence,
                 "--dim": tuple(f"{size}={length}" for size, length in (dims or {}).items()),
@@ -213,12 +217,14 @@ def _program(
     feeds: Mapping[str, np.ndarray] | None,
     custom_modules: Sequence[str],
     unsafe: bool,
+    state_io: bool,
 ) -> tuple[Program, tuple[str, ...]]:
     """The model to export, and what a user should know of the way it was taken."""
     keras = require("keras", "export", "an export")
     from mh_edge.models import resolve_model
     from mh_edge.policy import is_float32, with_policy
     from mh_edge.program import program
+    from mh_edge.streaming import Stream, stream, stream_notes
     from mh_edge.verification.domains import derive
 
     if (backend := keras.backend.backend()) != "tensorflow":
@@ -228,12 +234,15 @@ def _program(
         )
     if isinstance(model, str | Path):
         model = resolve_model(model, custom_modules=custom_modules, unsafe=unsafe)
-    found = program(model, feeds)
-    if is_float32(model):  # asked after `program`, which builds what was never called
-        return derive(found), ()
-    policy = model.dtype_policy.name
-    note = f"the model's policy is {policy}; it was exported, and is compared, in float32"
-    return derive(program(with_policy(model, "float32"), feeds)), (note,)
+    program_of = stream if state_io else program
+    found = program_of(model, feeds)
+    notes: tuple[str, ...] = ()
+    if not is_float32(model):  # asked after `program_of`, which builds what was never called
+        policy = model.dtype_policy.name
+        notes = (f"the model's policy is {policy}; it was exported, and is compared, in float32",)
+        found = program_of(with_policy(model, "float32"), feeds)
+    found = derive(found)
+    return found, (*notes, *(stream_notes(found) if isinstance(found, Stream) else ()))
 
 
 def _sizes(

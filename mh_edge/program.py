@@ -52,6 +52,11 @@ class Program:
         """All variables the model reads, in a fixed order."""
         return [*self.model.trainable_variables, *self.model.non_trainable_variables]
 
+    @property
+    def layers(self) -> list[keras.Layer]:
+        """The layers that a rule may take, in a fixed order: all of them, those inside others too."""
+        return list(self.model._flatten_layers())
+
     def outputs(self, flat: Sequence[Any]) -> Any:
         """Inference on the inputs in signature order -> what the model returns, in its own structure."""
         args, kwargs = keras.tree.map_structure(lambda position: flat[position], self.structure)
@@ -204,7 +209,7 @@ def _refuse_stateful(model: keras.Model) -> None:
         if isinstance(layer, keras.layers.RNN) and layer.stateful:
             raise InputError(
                 f"layer {layer.name!r} ({type(layer).__name__}) has stateful=True: it keeps state between calls.",
-                "Rebuild the model with stateful=False and load the same weights.",
+                "Export it with --state-io (state_io=True): each state becomes an input and an output.",
             )
 
 

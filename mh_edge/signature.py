@@ -21,18 +21,19 @@ class Domain:
     ids_below: integer ids lie in [0, ids_below) (the vocabulary of an Embedding); None when the input is not ids.
     mask_value: a step is masked where the id, or every feature of the step, equals this number
     (Embedding(mask_zero=True) gives 0, Masking its own mask_value); None when nothing in the model derives a mask from
-    this input.
+    this input. bound: no number is larger than this (a state that came out of tanh); None where any may come.
     """
 
     ids_below: int | None = None
     mask_value: float | None = None
+    bound: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"ids_below": self.ids_below, "mask_value": self.mask_value}
+        return {"ids_below": self.ids_below, "mask_value": self.mask_value, "bound": self.bound}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Domain:
-        return cls(ids_below=data["ids_below"], mask_value=data["mask_value"])
+        return cls(data["ids_below"], data["mask_value"], data.get("bound"))
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,23 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class State:
+    """What a call hands on to the next one: the output named `output` is its input named `input`; zeros at first."""
+
+    input: str
+    output: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"input": self.input, "output": self.output}
+
+
+@dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a model or artifact, in order."""
+    """The inputs and outputs of a model or artifact, in order. states: those of them that outlive a call."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    states: tuple[State, ...] = ()
 
     def free_dims(self) -> tuple[str, ...]:
         """Names of the free sizes of the inputs, in order of appearance."""
@@ -70,12 +83,13 @@ class Signature:
                 shape = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in tensor.shape)
                 yield replace(tensor, shape=shape)
 
-        return Signature(tuple(pinned(self.inputs)), tuple(pinned(self.outputs)))
+        return replace(self, inputs=tuple(pinned(self.inputs)), outputs=tuple(pinned(self.outputs)))
 
     def to_json(self) -> dict[str, Any]:
         return {
             "inputs": [tensor.to_json() | {"domain": tensor.domain.to_json()} for tensor in self.inputs],
             "outputs": [tensor.to_json() for tensor in self.outputs],
+            "states": [state.to_json() for state in self.states],
         }
 
     @classmethod
@@ -84,4 +98,5 @@ class Signature:
             domain = Domain.from_json(item["domain"]) if "domain" in item else Domain()
             return Tensor(item["name"], item["dtype"], tuple(item["shape"]), domain)
 
-        return cls(tuple(map(tensor, data["inputs"])), tuple(map(tensor, data["outputs"])))
+        states = tuple(State(item["input"], item["output"]) for item in data.get("states", ()))
+        return cls(tuple(map(tensor, data["inputs"])), tuple(map(tensor, data["outputs"])), states)

@@ -129,6 +129,7 @@ def test_an_artifact_in_json_has_the_keys_of_the_contract() -> None:
         "opset": 23,
         "inputs": [{"name": "ids", "dtype": "int32", "shape": ["batch", "sequence"]}],
         "outputs": [{"name": "p", "dtype": "float32", "shape": ["batch", 2]}],
+        "states": [],
         "ops": {"LSTM": 1},
         "rules": {"LSTM": 5},
         "made": {},

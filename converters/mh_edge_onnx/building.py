@@ -8,7 +8,7 @@ import onnx_ir as ir
 import tensorflow as tf
 
 from mh_edge.artifact import Converted
-from mh_edge.capture import Capture, capture, nested_layers
+from mh_edge.capture import Capture, capture
 from mh_edge.errors import ConversionError
 from mh_edge.opsets import IR_VERSION, resolve_opset
 from mh_edge.program import Program
@@ -23,6 +23,9 @@ from mh_edge_onnx.writing import save
 
 PRODUCER = "mh-edge"
 
+NEWEST_CONVERTED_OPSET = 25
+"""onnxscript 0.7 converts no further; opset 26 adds BitCast and CumProd to 25 and changes nothing."""
+
 
 def convert(
     program: Program, signature: Signature, *, opset: int | None = None, runtime: str = "cpu", merge: bool = True
@@ -34,7 +37,7 @@ def convert(
         opset=job.opset,
         signature=signature,
         rules=dict(sorted(job.used.items())),
-        notes=job.rules.notes(nested_layers(program.model)),
+        notes=job.rules.notes(program.layers),
         save=lambda path: save(model, path),
         choices=tuple(job.choices),
         session_options=dict(sorted(job.session_options.items())),
@@ -66,7 +69,7 @@ def _captured(program: Program, signature: Signature) -> Capture:
         return capture(
             program.call,
             signature.inputs,
-            layers=nested_layers(program.model),
+            layers=program.layers,
             variables=program.variables,
             rules=rules_for("onnx"),
         )
@@ -90,4 +93,5 @@ def lift(model: ir.Model, opset: int) -> None:
     """Raise the model's opset in place; marked nodes, being of a private domain, pass through."""
     from onnxscript import version_converter
 
-    version_converter.convert_version(model, opset)
+    version_converter.convert_version(model, min(opset, NEWEST_CONVERTED_OPSET))
+    model.opset_imports[""] = opset

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.lite.python.convert import convert_graphdef
 from tensorflow.lite.python.convert_phase import ConverterError
 
-from mh_edge.capture import Capture, Weight, nested_layers
+from mh_edge.capture import Capture, Weight
 from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.quiet import loggers_at
@@ -143,7 +143,7 @@ def quiet() -> Iterator[None]:
 
 
 def _refusal(error: ConverterError, program: Program, signature: Signature) -> ConversionError:
-    known = {layer.name for layer in nested_layers(program.model)}
+    known = {layer.name for layer in program.layers}
     found: dict[str, None] = {}
     for fault in error.errors:
         if operation := fault.operator.name.removeprefix("tf."):

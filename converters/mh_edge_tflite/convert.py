@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from mh_edge.artifact import Converted
-from mh_edge.capture import Capture, capture, nested_layers, replaced, split_arguments
+from mh_edge.capture import Capture, capture, replaced, split_arguments
 from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.rules import Rule, RuleSet, rules_for
@@ -49,7 +49,7 @@ def convert(program: Program, signature: Signature, *, merge: bool = True) -> Co
             raise ConversionError(f"{where} raised {type(error).__name__}: {said(error)}", way_on(signature)) from error
 
     def traced(flat: Sequence[Any]) -> list[Any]:
-        with replaced(nested_layers(program.model), rules_for("tflite"), lowered):
+        with replaced(program.layers, rules_for("tflite"), lowered):
             return program.call(flat)
 
     with quiet():

@@ -47,6 +47,7 @@ SIZE = click.IntRange(min=1)
     "--dim", "dims", multiple=True, metavar="NAME=N", callback=named_sizes, help="Fix any free size; may be repeated."
 )
 @click.option("--no-merge", is_flag=True, help="Keep parallel heads apart, for comparison.")
+@click.option("--state-io", is_flag=True, help="Make each recurrent layer's state an input and an output, for streams.")
 @click.option("--no-verify", is_flag=True, help="Write without a proof.")
 @proof_options
 @model_options
@@ -60,6 +61,7 @@ def export(
     sequence: int | None,
     dims: dict[str, int],
     no_merge: bool,
+    state_io: bool,
     no_verify: bool,
     feeds: Path | None,
     atol: float | None,
@@ -86,6 +88,7 @@ def export(
         sequence=sequence,
         dims=dims,
         merge=not no_merge,
+        state_io=state_io,
         feeds=load_feeds(feeds),
         verify=not no_verify,
         atol=atol,

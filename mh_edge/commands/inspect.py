@@ -32,6 +32,7 @@ def inspect(artifact: Path) -> Outcome:
             ("size", tables.human_bytes(found.bytes)),
             *(("input", tables.tensor(item)) for item in found.signature.inputs),
             *(("output", tables.tensor(item)) for item in found.signature.outputs),
+            *(("state", f"{item.output} is the next call's {item.input}") for item in found.signature.states),
             ("operations", f"{sum(found.ops.values())}: {tables.counts(found.ops)}"),
             ("rules", tables.counts(found.rules) or "none"),
             *((f"  {rule}", tables.counts(ops)) for rule, ops in found.made.items()),

@@ -93,12 +93,16 @@ class LiteRtSession(Session):
             key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
             runner = self._interpreter.get_signature_runner(key)
             by_input = {item["index"]: name for name, item in runner.get_input_details().items()}
-            by_output = {item["index"]: name for name, item in runner.get_output_details().items()}
+            by_output: dict[int, list[str]] = {}  # one tensor may be several outputs
+            for name, item in runner.get_output_details().items():
+                by_output.setdefault(item["index"], []).append(name)
             # A signature of another subgraph than the one that is run has other tensors: its names are not ours.
             if by_input.keys() == {item["index"] for item in inputs} and by_output.keys() >= {
                 item["index"] for item in outputs
             }:
-                return [by_input[item["index"]] for item in inputs], [by_output[item["index"]] for item in outputs]
+                return [by_input[item["index"]] for item in inputs], [
+                    by_output[item["index"]].pop(0) for item in outputs
+                ]
         return _tensor_names(inputs), _tensor_names(outputs)
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -56,7 +56,7 @@ def derive(program: Program) -> Program:
         changed = _watch(program, {**feeds, tensor.name: _other(feeds[tensor.name])}, sinks)
         domain = tensor.domain if changed is None else _domain(feeds[tensor.name], first, changed, sinks)
         inputs.append(replace(tensor, domain=domain))
-    return replace(program, signature=Signature(tuple(inputs), program.signature.outputs))
+    return replace(program, signature=replace(program.signature, inputs=tuple(inputs)))
 
 
 def _sink(layer: Any) -> _Sink | None:

@@ -144,6 +144,8 @@ def _array(tensor: Tensor, shape: tuple[int, ...], spec: Spec, rng: np.random.Ge
     domain = tensor.domain
     integer = domain.ids_below is not None or not np.issubdtype(np.dtype(tensor.dtype), np.floating)
     array = _ids(domain, shape, spec.values, rng) if integer else _floats(shape, spec.values, rng)
+    if domain.bound is not None:
+        array = np.clip(array, -domain.bound, domain.bound)
     if domain.mask_value is not None:
         steps = shape if domain.ids_below is not None else shape[:-1]
         array[~pattern(spec.mask, steps, rng)] = domain.mask_value

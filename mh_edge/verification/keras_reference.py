@@ -8,6 +8,7 @@ import numpy as np
 
 from mh_edge.errors import InputError
 from mh_edge.program import Program
+from mh_edge.streaming import Stream, over_calls
 from mh_edge.verification.evaluate import Evaluator
 from mh_edge.verification.orders import Orders
 from mh_edge.verification.reference import EXPLICIT, FLOAT64, ORDERS, Arrays, Expected
@@ -57,3 +58,8 @@ class KerasReference:
 
     def orders(self, feeds: Arrays) -> Iterator[Arrays]:
         return self._orders.runs(feeds)
+
+    def over_calls(self) -> KerasReference | None:
+        if not isinstance(self._program, Stream):
+            return None
+        return KerasReference(over_calls(self._program), explicit=self._explicit)

@@ -49,6 +49,9 @@ class Reference(Protocol):
     def orders(self, feeds: Arrays) -> Iterator[Arrays]:
         """The same outputs, computed in other orders."""
 
+    def over_calls(self) -> Reference | None:
+        """The reference over several calls in a row; None where nothing is handed on from call to call."""
+
 
 class ArtifactReference:
     """Another artifact, on its own runtime."""
@@ -73,3 +76,6 @@ class ArtifactReference:
 
     def orders(self, feeds: Arrays) -> Iterator[Arrays]:
         return iter(())
+
+    def over_calls(self) -> None:
+        """Nothing beyond single calls: what an artifact hands on, those show."""

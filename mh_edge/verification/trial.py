@@ -94,7 +94,7 @@ class Trial:
 
     def fresh(self) -> Trial:
         """A trial of the same candidate that has seen nothing yet."""
-        return Trial(self.path, self.session, self.match, self._reference, self._signature, self._tolerance)
+        return type(self)(self.path, self.session, self.match, self._reference, self._signature, self._tolerance)
 
     def finish(self) -> None:
         """Run the last feed again."""

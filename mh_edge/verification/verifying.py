@@ -17,7 +17,7 @@ from mh_edge.errors import UsageError
 from mh_edge.quiet import quiet
 from mh_edge.repeating import FAILURES, command
 from mh_edge.runtimes import SUFFIXES, open_session
-from mh_edge.signature import Domain
+from mh_edge.verification.calls import CallsTrial, both, repeated, started
 from mh_edge.verification.group import Group
 from mh_edge.verification.matching import match
 from mh_edge.verification.reference import ArtifactReference, Reference
@@ -74,7 +74,9 @@ def verify(
 
             label = label or str(reference)
             reference = resolve_model(reference, custom_modules=custom_modules, unsafe=unsafe)
-        against, name = _reference(reference, feeds, tolerance is not None, stack)
+        streaming = any(manifest.signature.states for path in candidates if (manifest := read_manifest(Path(path))))
+        against, name = _reference(reference, feeds, tolerance is not None, streaming, stack)
+        feeds = started(against.signature, feeds) if feeds else feeds
         paths = [str(path) for path in candidates]
         sessions = {path: stack.enter_context(open_session(path)) for path in dict.fromkeys(paths)}
         matches = {path: match(against.signature, session.signature, path) for path, session in sessions.items()}
@@ -88,6 +90,16 @@ def verify(
                 Trial(path, sessions[path], matches[path], against, group.signature, tolerance) for path in members
             ]
             verdicts |= group.compare(trials, feeds, failures)
+            if (several := against.over_calls()) is not None:
+                group = replace(group, reference=several, signature=several.signature.pin(dict(pinned)))
+                trials = [
+                    CallsTrial(path, sessions[path], matches[path], several, group.signature, tolerance)
+                    for path in members
+                    if verdicts[path].passed
+                ]
+                given = None if feeds is None else repeated(several.signature, feeds)
+                found_over = group.compare(trials, given, None) if trials else {}
+                verdicts |= {path: both(verdicts[path], verdict) for path, verdict in found_over.items()}
         if named is not None:
             options = {
                 "--atol": atol,
@@ -125,19 +137,24 @@ def _tolerance(atol: float | None, rtol: float | None) -> tuple[float, float] | 
     return None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0)
 
 
-def _reference(reference: Any, feeds: Arrays | None, explicit: bool, stack: ExitStack) -> tuple[Reference, str]:
+def _reference(
+    reference: Any, feeds: Arrays | None, explicit: bool, streaming: bool, stack: ExitStack
+) -> tuple[Reference, str]:
+    """streaming: whether the candidates have states, so that a Keras model has to be made a stream."""
     if isinstance(reference, str | Path):
         return _artifact_reference(Path(reference), explicit, stack), str(reference)
     from mh_edge.models import require_model
     from mh_edge.policy import is_float32, with_policy
     from mh_edge.program import Program, program
+    from mh_edge.streaming import stream
     from mh_edge.verification.domains import derive
     from mh_edge.verification.keras_reference import KerasReference
 
     if not isinstance(reference, Program):
         require_model(reference)
-        reference = program(reference if is_float32(reference) else with_policy(reference, "float32"), feeds)
-    if all(tensor.domain == Domain() for tensor in reference.signature.inputs):
+        model = reference if is_float32(reference) else with_policy(reference, "float32")
+        reference = stream(model, feeds) if streaming else program(model, feeds)
+    if all(tensor.domain.ids_below is tensor.domain.mask_value is None for tensor in reference.signature.inputs):
         reference = derive(reference)
     return KerasReference(reference, explicit=explicit), str(reference.model.name)
 
