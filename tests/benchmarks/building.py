@@ -1,4 +1,7 @@
-"""Keras models of the grid, by kind; each takes the inputs and the sizes of its `Model`. flat: a time that is always fixed."""
+"""Keras models of the grid, by kind; each takes the inputs and the sizes of its `Model`.
+
+flat: a time that is fixed even where all others are free, because the model flattens it.
+"""
 
 from __future__ import annotations
 

@@ -190,4 +190,4 @@ ENGINES: Mapping[str, Callable[[Model, Path, int], Bind]] = {
     "xla": _xla,
 }
 TENSORFLOW = ("predict", "function", "xla")
-"""Engines that bring TensorFlow and are measured in a process of their own, told its threads by `tensorflow_threads`."""
+"""Engines that bring TensorFlow and are measured in a process of their own."""

@@ -1,6 +1,6 @@
 """What an export costs: seconds and memory, against Keras's own `model.export`, on an encoder of 100 MB of weights.
 
-    python tests/benchmarks/export_cost.py [--megabytes 100] [--rounds 3] [--output results/export_cost.md]
+    python -m benchmarks.export_cost [--megabytes 100] [--rounds 3] [--output results/export_cost.md]
 
 Time: both tools in one process, in turn, after one round that is not counted; the median of each and of their ratio.
 Memory: each tool in a process of its own, the growth of the peak resident size over what was resident with the model
@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
+
+from benchmarks.machine import described
 
 MEGABYTE = 1e6
 KERAS_FORMAT = {"onnx": "onnx", "tflite": "litert"}
@@ -68,9 +68,11 @@ def measure_memory(tool, kind, megabytes):
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
         run(tool, kind, model, Path(folder))
+        seconds = time.perf_counter() - started
         size = max(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    return {"growth": (resident("VmHWM") - before) / weights, "weights": weights, "size": size}
+    return {"growth": (resident("VmHWM") - before) / weights, "weights": weights, "size": size, "seconds": seconds}
 
 
 def measure_time(kind, megabytes, rounds):
@@ -97,11 +99,11 @@ def measure_time(kind, megabytes, rounds):
     }
 
 
-def child(*arguments):
-    """The result of this script's `--child` in a process of its own."""
+def child(*arguments, module="benchmarks.export_cost"):
+    """The result of the module's `--child` in a process of its own."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [sys.executable, __file__, "--child", *map(str, arguments)],
+        [sys.executable, "-m", module, "--child", *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,
@@ -136,12 +138,10 @@ def table(megabytes, rounds):
 
 
 def heading(megabytes, rounds):
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("tensorflow", "keras", "tf2onnx", "numpy"))
-    cores = len(os.sched_getaffinity(0))
     return (
-        f"# Cost of an export\n\nEncoder of {megabytes:g} MB of weights, {rounds} rounds, "
-        f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {packages}.\n"
-        "Made by `python tests/benchmarks/export_cost.py`.\n"
+        f"# Cost of an export\n\nEncoder of {megabytes:g} MB of weights, {rounds} rounds. "
+        f"{described(('tensorflow', 'keras', 'tf2onnx', 'numpy'))}\n"
+        "Made by `python -m benchmarks.export_cost`.\n"
     )
 
 

@@ -15,7 +15,8 @@ PACKAGES = (
 
 def described(packages: Sequence[str] = PACKAGES) -> str:
     """Processor, cores, Python and packages."""
-    return f"{processor()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {_versions(packages)}."
+    cores = len(os.sched_getaffinity(0))
+    return f"{processor()}, {cores} cores, Python {platform.python_version()}, {_versions(packages)}."
 
 
 def processor() -> str:

@@ -20,7 +20,9 @@ import mh_edge
 from benchmarks.building import build
 from benchmarks.floors import FLOORS, write_floor
 from benchmarks.models import HEADS, Model, Point
-from benchmarks.torch_models import KINDS as TORCH_KINDS
+
+TORCH_KINDS = ("attention", "encoder", "recurrent")
+"""Those that `benchmarks.torch_models` knows; PyTorch itself is imported only to run them."""
 
 TF2ONNX_OPSET = 18
 """The newest that tf2onnx writes."""

@@ -60,7 +60,7 @@ def check(expected: Sequence[np.ndarray], outputs: Sequence[Any]) -> str | None:
 
 
 class Preparation:
-    """The candidates of one model. meta.json holds, by key: file, engine, made (or error), and the check of each point."""
+    """The candidates of one model. meta.json holds for each its file, engine, error, and the check of each point."""
 
     def __init__(self, model: Model, cache: Path) -> None:
         self.model = model
@@ -71,13 +71,16 @@ class Preparation:
         self.meta: dict[str, Any] = json.loads(self._meta.read_text()) if self._meta.exists() else {}
         self._expected: dict[Point, list[np.ndarray]] = {}
 
-    def run(self, again: Sequence[str] = ()) -> None:
+    def run(self, again: Sequence[str] = (), only: Sequence[str] = ()) -> None:
+        """Make what is missing, and what `again` names; only: these candidates alone, as `candidate` or `tflite`."""
         for candidate in ONNX:
+            if only and candidate.name not in only:
+                continue
             if candidate.takes(self.model) and self._missing(candidate.name, again, candidate.name):
                 path = self.folder / f"{candidate.name}{candidate.suffix}"
                 points = {point.label: point for point in self.model.points}
                 self._make(candidate.name, candidate.engine, path, points, candidate.make, self.source, path)
-        for point in self.model.tflite:
+        for point in self.model.tflite if not only or "tflite" in only else ():
             for name in TFLITE:
                 key = f"tflite {name} {point.label}"
                 if (name != "branches" or self.model.branches) and self._missing(key, again, name):

@@ -26,24 +26,28 @@ RESULTS = Path(__file__).parent / "results"
 AT_ONCE = 8
 """Models prepared by one process: tf2onnx never gives its memory back."""
 
-RUNS, PEER_RUNS, SIDE_RUNS = 5, 3, 2
-"""Processes for each column: of what the targets compare, of all peers, and of 2 threads and TensorFlow."""
+RUNS, PEER_RUNS = 5, 3
+"""Processes for each column of 1 thread, and how many of them measure all peers and not only what the targets need."""
 
-BUDGET = 0.12
+REPEATS = 3
+"""How often the one process of a column of 2 threads, or with TensorFlow, measures each point."""
+
+BUDGET = 0.1
 """Seconds for all candidates of one model at one point in one process; a round of slow ones takes longer."""
 
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OPENVINO_TELEMETRY_OPT_OUT": "1"}
 
 
-def plans(names: tuple[str, ...], *, runs: int, quick: bool) -> Iterator[Plan]:
+def plans(names: tuple[str, ...], runs: int) -> Iterator[Plan]:
     """The processes of one measurement; columns take turns, so that a slow minute of the machine hits all of them."""
     for run in range(runs):
         for denormals in (False, True):
-            yield Plan(run, 1, denormals, "runtimes", run >= PEER_RUNS, BUDGET, names)
-        if run < (1 if quick else SIDE_RUNS):
+            yield Plan(run, 1, denormals, "runtimes", run >= PEER_RUNS, 1, BUDGET, names)
+        if run == 0:
             for denormals in (False, True):
-                yield Plan(run, 2, denormals, "runtimes", False, BUDGET, names)
-            yield Plan(run, 1, False, "tensorflow", False, BUDGET, names)
+                yield Plan(run, 2, denormals, "runtimes", False, REPEATS, BUDGET, names)
+        if run == min(1, runs - 1):
+            yield Plan(0, 1, False, "tensorflow", False, REPEATS, BUDGET, names)
 
 
 def child(*arguments: str, log: Path) -> int:
@@ -78,7 +82,7 @@ def measure(options: argparse.Namespace) -> None:
         for file in timings.glob("*.json"):
             file.unlink()
     started = time.perf_counter()
-    for plan in plans(tuple(_names(options)), runs=options.runs, quick=options.quick):
+    for plan in plans(tuple(_names(options)), options.runs):
         status = child(
             "child", "--cache", str(options.cache), json.dumps(dataclasses.asdict(plan)), log=options.cache / "time.log"
         )
@@ -89,7 +93,7 @@ def measure(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     from benchmarks.report import write
 
-    for path in write(options.cache, options.output):
+    for path in write(options.cache, options.output, REPEATS):
         print(path)
 
 
@@ -113,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--output", type=Path, default=RESULTS)
         command.add_argument("--only", default="", help="words, one of which is in the name of a model")
         command.add_argument("--names", default="", help=argparse.SUPPRESS)
-        command.add_argument("--quick", action="store_true", help="a few models and one run of the side columns")
+        command.add_argument("--quick", action="store_true", help="a few models of every group")
         command.add_argument("--runs", type=int, default=RUNS)
         if name == "prepare":
             command.add_argument("--again", default="", help="candidates to make anew: ours,branches")

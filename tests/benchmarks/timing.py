@@ -28,11 +28,15 @@ SAMPLE = 4e-4
 HEAVY = 1e-2
 """Seconds of a call from which on the uncounted call is left out: it changes nothing there and costs as much."""
 
+SLOW = 1.0
+"""Seconds of a round from which on a point is measured once in a process, and all peers in the first one alone."""
+
 
 @dataclass(frozen=True)
 class Plan:
     """What one process measures. side: "runtimes", or "tensorflow" with ours as the common denominator. core: only
-    ours, its control and what the targets compare with, not all peers. budget: seconds for one model at one point.
+    ours, its control and what the targets compare with, not all peers. repeats: how often each point is measured.
+    budget: seconds for all candidates of one model at one point, each time.
     """
 
     run: int
@@ -40,6 +44,7 @@ class Plan:
     denormals: bool
     side: str
     core: bool
+    repeats: int
     budget: float
     names: tuple[str, ...]
 
@@ -51,13 +56,16 @@ class Plan:
 ROUNDS = (3, 15)
 """Least and most rounds; one round is enough where the budget is spent by it."""
 
-CORE = ("ours", "control", "branches", "beside", "tf2onnx", "floor", "tflite ours", "tflite control", "tflite converter")
+CORE = ("ours", "control", "branches", "beside", "tf2onnx", "floor", "converter",
+        "tflite ours", "tflite control", "tflite branches", "tflite converter")  # fmt: skip
 """What the targets compare."""
 
 
-def measure(calls: Mapping[str, Call], clock: Callable[[], float], budget: float, rng: random.Random) -> dict[str, float]:
+def measure(
+    calls: Mapping[str, Call], clock: Callable[[], float], budget: float, rng: random.Random
+) -> dict[str, float]:
     """The 20th percentile of the seconds of one call of each candidate."""
-    cost = {name: min(_timed(call, clock, 1) for _ in range(2)) for name, call in calls.items()}
+    cost = {name: _cost(call, clock) for name, call in calls.items()}
     repeats = {name: max(1, math.ceil(SAMPLE / max(seconds, 1e-7))) for name, seconds in cost.items()}
     warm = {name: seconds < HEAVY for name, seconds in cost.items()}
     turn = sum(seconds * (repeats[name] + warm[name]) for name, seconds in cost.items())
@@ -72,6 +80,12 @@ def measure(calls: Mapping[str, Call], clock: Callable[[], float], budget: float
                 calls[name]()
             samples[name].append(_timed(calls[name], clock, repeats[name]))
     return {name: percentile(taken) for name, taken in samples.items()}
+
+
+def _cost(call: Call, clock: Callable[[], float]) -> float:
+    """Seconds of a call, roughly: the first allocates, so a quick one is asked again."""
+    first = _timed(call, clock, 1)
+    return first if first >= HEAVY else _timed(call, clock, 1)
 
 
 def _timed(call: Call, clock: Callable[[], float], repeats: int) -> float:
@@ -127,7 +141,7 @@ def run(plan: Plan, cache: Path, results: Path) -> None:
         tensorflow_threads(plan.threads)
     clock = time.process_time if plan.threads == 1 else time.perf_counter
     rng = random.Random(plan.run)  # noqa: S311 - an order, no secret
-    measured: dict[str, dict[str, float]] = {}
+    measured: list[dict[str, dict[str, float]]] = [{} for _ in range(plan.repeats)]
     models = [model for model in grid() if model.name in plan.names]
     rng.shuffle(models)
     for model in models:
@@ -137,7 +151,8 @@ def run(plan: Plan, cache: Path, results: Path) -> None:
         _measure_model(model, cache, plan, clock, rng, measured)
         gc.collect()
     results.mkdir(parents=True, exist_ok=True)
-    (results / plan.file).write_text(json.dumps({"plan": asdict(plan), "cells": measured}, indent=1))
+    (results / plan.file).write_text(json.dumps({"plan": asdict(plan), "runs": measured}, indent=1))
+    print(f"{plan.file}: {time.process_time():.0f} s of CPU time", flush=True)
 
 
 def _measure_model(
@@ -146,25 +161,32 @@ def _measure_model(
     plan: Plan,
     clock: Callable[[], float],
     rng: random.Random,
-    measured: dict[str, dict[str, float]],
+    measured: list[dict[str, dict[str, float]]],
 ) -> None:
     files = _files(model, cache, plan)
     binds = {id(file): ENGINES[file.engine](model, file.path, plan.threads) for file in files if _timeable(file)}
     beside = _beside(model, cache) if plan.side == "runtimes" else None
     neighbour = beside and ENGINES["onnxruntime"](beside[0], beside[1], plan.threads)
-    for point in dict.fromkeys((*model.points, *model.tflite)):
-        feeds = model.feeds(point)
-        for kind in ("onnx", "tflite"):
-            calls = {
-                file.name.removeprefix("tflite "): binds[id(file)](feeds)
-                for file in files
-                if file.name.startswith("tflite") == (kind == "tflite") and file.points.get(point.label, "") is None
-            }
-            if kind == "onnx" and neighbour and beside and calls:
-                calls["beside"] = neighbour({name: feeds[name] for name in beside[0].inputs})
-            if "ours" in calls:
+    for repeat, cells in enumerate(measured):
+        for point in dict.fromkeys((*model.points, *model.tflite)):
+            feeds = model.feeds(point)
+            for kind in ("onnx", "tflite"):
+                calls = {
+                    file.name.removeprefix("tflite "): binds[id(file)](feeds)
+                    for file in files
+                    if file.name.startswith("tflite") == (kind == "tflite") and file.points.get(point.label, "") is None
+                }
+                if kind == "onnx" and neighbour and beside and calls:
+                    calls["beside"] = neighbour({name: feeds[name] for name in beside[0].inputs})
                 cell = f"{model.name} | {kind} | {point.label}"
-                measured[cell] = measure(calls, clock, plan.budget, rng)
+                if "ours" not in calls:
+                    continue
+                if len(calls) * _timed(calls["ours"], clock, 1) > SLOW:
+                    if repeat:
+                        continue
+                    if plan.run:
+                        calls = {name: call for name, call in calls.items() if name in CORE}
+                cells[cell] = measure(calls, clock, plan.budget, rng)
 
 
 def _timeable(file: _File) -> bool:

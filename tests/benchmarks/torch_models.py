@@ -24,9 +24,9 @@ Function = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 
 def open_torch(model: Model, weights: Sequence[np.ndarray], feeds: dict[str, np.ndarray]) -> Callable[[], Any]:
     """A call of the model on these feeds. Raises ValueError for a mask that PyTorch has no means for."""
-    if any(array.dtype == bool and (np.diff(array.astype(int), axis=1) > 0).any() for array in feeds.values()):
-        if model.kind == "recurrent":
-            raise ValueError("PyTorch's recurrent layers know padding on the right alone")
+    holes = (array.dtype == bool and (np.diff(array.astype(int), axis=1) > 0).any() for array in feeds.values())
+    if model.kind == "recurrent" and any(holes):
+        raise ValueError("PyTorch's recurrent layers know padding on the right alone")
     function = KINDS[model.kind](map(_tensor, weights), **model.sizes)
     tensors = {name: _tensor(array) for name, array in feeds.items()}
 
@@ -43,9 +43,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 def _projections(weights: Iterator[torch.Tensor], width: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(kernel (out, in), bias (out,)) of q, k, v and o, from our shapes or from Keras's with an axis for the heads."""
-    return [
-        (next(weights).reshape(width, width).T.contiguous(), next(weights).reshape(width)) for _ in range(4)
-    ]
+    return [(next(weights).reshape(width, width).T.contiguous(), next(weights).reshape(width)) for _ in range(4)]
 
 
 def _attend(x: torch.Tensor, mask: torch.Tensor | None, projections: Any, heads: int, history: bool) -> torch.Tensor:
