@@ -13,8 +13,10 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from mh_edge.signature import Signature
+from mh_edge_onnx.affine import fold_affine
 from mh_edge_onnx.context import CALL
-from mh_edge_onnx.initializers import initializer, lazy_tensor
+from mh_edge_onnx.initializers import derived
+from mh_edge_onnx.layouts import settle_layouts
 from mh_edge_onnx.names import Names
 
 # Folded, these would blow a small description up into a large tensor; a runtime makes it in no time when it opens the
@@ -33,11 +35,14 @@ def clean(model: ir.Model, signature: Signature) -> None:
     common.IdentityEliminationPass()(model)
     optimizer.fold_constants(
         model,
+        onnx_shape_inference=True,
         input_size_limit=_NO_LIMIT,
         output_size_limit=_NO_LIMIT,
         should_fold=lambda node: False if node.op_type in _DESCRIPTIONS else None,
     )
     common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
+    settle_layouts(model)
+    fold_affine(model)
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.IdentityEliminationPass()(model)
@@ -57,30 +62,13 @@ def fold_layouts(model: ir.Model) -> None:
         weight = node.inputs[0] if node.inputs else None
         if layout is None or weight is None or not isinstance(weight.const_value, ir.LazyTensor):
             continue
-        change = layout(node)
-        if change is None:
-            continue
-        _replace(model, node, weight.const_value, change)
+        out, change = node.outputs[0], layout(node)
+        if change is not None and not out.is_graph_output():
+            out.replace_all_uses_with(derived(model.graph, [weight], change))
+            model.graph.remove(node, safe=True)
 
 
 Layout = Callable[[np.ndarray], np.ndarray]
-
-
-def _replace(model: ir.Model, node: ir.Node, tensor: ir.LazyTensor, change: Layout) -> None:
-    out = node.outputs[0]
-    if out.is_graph_output():
-        return
-    probe = change(np.broadcast_to(np.zeros((), tensor.dtype.numpy()), tensor.shape.numpy()))
-
-    def read() -> np.ndarray:
-        return np.ascontiguousarray(change(tensor.numpy()))
-
-    # The weight's own name says more than that of the operation; the number keeps the two apart for now.
-    name = f"{tensor.name}__{len(model.graph.initializers)}"
-    folded = initializer(name, lazy_tensor(tensor.name or "", read, tensor.dtype, ir.Shape(probe.shape)))
-    out.replace_all_uses_with(folded)
-    model.graph.remove(node, safe=True)
-    model.graph.register_initializer(folded)
 
 
 def _ints(value: ir.Value | None) -> list[int] | None:

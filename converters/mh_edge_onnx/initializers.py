@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -16,3 +16,38 @@ def lazy_tensor(name: str, read: Callable[[], np.ndarray], dtype: ir.DataType, s
 def initializer(name: str, tensor: ir.LazyTensor) -> ir.Value:
     """A value of this name that holds the tensor."""
     return ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+
+
+def constant(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
+    """A further initializer of whole numbers: axes, sizes."""
+    array = np.array(numbers, np.int64)
+    name = f"constant__{len(graph.initializers)}"
+    made = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.INT64))
+    made.const_value = ir.tensor(array, name=name)
+    graph.register_initializer(made)
+    return made
+
+
+def derived(
+    graph: ir.Graph,
+    of: Sequence[ir.Value | None],
+    change: Callable[..., np.ndarray],
+    shape: Sequence[int] | None = None,
+) -> ir.Value:
+    """A further initializer, named after the first of `of`: `change` of the numbers that they hold now, computed when
+    it is written. shape: of the result, where finding it by a change of zeros would cost.
+    """
+    tensors = [value.const_value for value in of if value is not None and value.const_value is not None]
+    dtype = tensors[0].dtype
+    if shape is None:
+        zeros = [np.broadcast_to(np.zeros((), tensor.dtype.numpy()), tensor.shape.numpy()) for tensor in tensors]
+        shape = change(*zeros).shape
+
+    def read() -> np.ndarray:
+        return np.ascontiguousarray(change(*(tensor.numpy() for tensor in tensors)), dtype.numpy()).reshape(shape)
+
+    base = tensors[0].name or ""
+    # The number keeps the two apart for now.
+    made = initializer(f"{base}__{len(graph.initializers)}", lazy_tensor(base, read, dtype, ir.Shape(shape)))
+    graph.register_initializer(made)
+    return made

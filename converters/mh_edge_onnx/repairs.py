@@ -1,8 +1,9 @@
-"""TensorFlow operations that tf2onnx 1.17 gets wrong or does not know, as ONNX operations.
+"""TensorFlow operations that tf2onnx 1.17 gets wrong, does not know or blows up, as ONNX operations.
 
 Erfc (every gelu of Keras) and Expm1 (celu) it passes on under names that ONNX does not have; the sign bit (argmax) and
-Bucketize (Discretization) it refuses. Each handler has tf2onnx's form: (graph, node, name, args), the node to be
-replaced in place.
+Bucketize (Discretization) it refuses. A choice between two tensors it writes as Cast(c) a + Cast(not c) b, six
+operations that are NaN where the one not chosen is infinite; and masks as Equal, Not, Cast, ReduceSum, Greater. Each
+handler has tf2onnx's form: (graph, node, name, args), the node to be replaced in place.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+
+from mh_edge_onnx.reducing import AXES_ARE_AN_INPUT
 
 FLOAT, BOOL, INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, onnx.TensorProto.INT32
 
@@ -110,10 +113,65 @@ def _bucketize(graph: Any, node: Any, name: str, args: Any) -> None:
     graph.make_node("ReduceSum", [counted, last], attr=keep, outputs=[result], shapes=[shape], dtypes=[INT32])
 
 
+def _select(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Where(condition, a, b); both broadcast alike."""
+    del graph, name, args
+    node.type = "Where"
+
+
+def _not_equal(graph: Any, node: Any, name: str, args: Any) -> None:
+    """x != 0 is x as a truth value (NaN is true, -0 is not); else not (x == y)."""
+    del args
+    result, shape = node.output[0], graph.get_shape(node.output[0])
+    x, y = node.input
+    graph.remove_node(node.name)
+    zero = graph.get_node_by_output(y)
+    if zero is not None and zero.is_const() and not zero.is_graph_input() and not np.any(zero.get_tensor_value(False)):
+        graph.make_node("Cast", [x], attr={"to": BOOL}, name=name, outputs=[result], shapes=[shape], dtypes=[BOOL])
+        return
+    equal = graph.make_node("Equal", [x, y], dtypes=[BOOL]).output[0]
+    graph.make_node("Not", [equal], name=name, outputs=[result], shapes=[shape], dtypes=[BOOL])
+
+
+def _any(graph: Any, node: Any, name: str, args: Any) -> None:
+    """any(x as truth values) is sum(|x|) as a truth value: no sum of sizes is 0 but that of zeros. And x != y is x - y
+    as a truth value.
+    """
+    del args
+    truth = node.inputs[0]
+    axes = np.ravel(node.inputs[1].get_tensor_value(False)).astype(np.int64)
+    result, shape = node.output[0], graph.get_shape(node.output[0])
+    keep = {"keepdims": int(node.get_attr_value("keep_dims"))}
+    equal = truth.inputs[0] if truth.type == "Not" else truth
+    if truth.type == "Cast" and graph.get_dtype(truth.input[0]) == FLOAT:
+        x = truth.input[0]
+    elif equal.type == "Equal" and truth.type == "Not" and graph.get_dtype(equal.input[0]) == FLOAT:
+        x = graph.make_node("Sub", list(equal.input), dtypes=[FLOAT]).output[0]
+    else:
+        x = graph.make_node("Cast", [node.input[0]], attr={"to": FLOAT}, dtypes=[FLOAT]).output[0]
+    graph.remove_node(node.name)
+    if graph.opset < AXES_ARE_AN_INPUT:
+        total = graph.make_node("ReduceL1", [x], attr={"axes": axes.tolist(), **keep}, dtypes=[FLOAT])
+    else:
+        over = graph.make_const(f"{name}__axes", axes).output[0]
+        total = graph.make_node("ReduceL1", [x, over], attr=keep, dtypes=[FLOAT])
+    graph.make_node("Cast", total.output, attr={"to": BOOL}, name=name, outputs=[result], shapes=[shape], dtypes=[BOOL])
+
+
+def _compare(graph: Any, node: Any, name: str, args: Any) -> None:
+    """x > y and the like, in the dtype they have; tf2onnx casts whole numbers to float, where large ones meet."""
+    del graph, name, args
+    node.type = {"GreaterEqual": "GreaterOrEqual", "LessEqual": "LessOrEqual"}.get(node.type, node.type)
+
+
 HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Any": (_any, []),
     "Bitcast": (_sign_bit, []),
     "Bucketize": (_bucketize, []),
     "Erfc": (_erfc, []),
     "Expm1": (_expm1, []),
+    **dict.fromkeys(("Greater", "GreaterEqual", "Less", "LessEqual"), (_compare, [])),
+    "NotEqual": (_not_equal, []),
+    "SelectV2": (_select, []),
 }
 """In the form of tf2onnx's custom_op_handlers."""
