@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from mh_edge.layers import MultiHeadAttention
 from mh_edge.rules import Case, rule
-from mh_edge_onnx.attention import attend, key_mask, three
+from mh_edge_onnx.attention import attend, key_mask, linear, three
 from mh_edge_onnx.context import Context, Inputs, Masks
+from mh_edge_onnx.masking import reasons
 
 
 def _self_attention(masked: bool = False, **options: Any) -> keras.Model:
@@ -60,8 +61,7 @@ def lower(ctx: Context, layer: MultiHeadAttention, inputs: Inputs, masks: Masks)
         k,
         v,
         heads=layer.head_num,
-        mask=key_mask(masks),
-        history_only=layer.history_only,
+        mask=reasons(ctx, query, key, key_mask(masks), layer.history_only),
         weights=layer.return_attention,
     )
     y = _project(ctx, layer, o, layer.Wo, layer.bo)
@@ -70,7 +70,5 @@ def lower(ctx: Context, layer: MultiHeadAttention, inputs: Inputs, masks: Masks)
 
 def _project(ctx: Context, layer: MultiHeadAttention, x: ir.Value, kernel: Any, bias: Any) -> ir.Value:
     """f(x W + b)"""
-    product = ctx.op("MatMul", x, ctx.weight(kernel))
-    if bias is not None:
-        product = ctx.op("Add", product, ctx.weight(bias))
+    product = linear(ctx, x, ctx.weight(kernel), None if bias is None else ctx.weight(bias))
     return ctx.activation(layer.activation, product)

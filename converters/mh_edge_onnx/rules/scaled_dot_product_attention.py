@@ -11,6 +11,7 @@ from mh_edge.layers import ScaledDotProductAttention
 from mh_edge.rules import Case, rule
 from mh_edge_onnx.attention import attend, key_mask, three
 from mh_edge_onnx.context import Context, Inputs, Masks
+from mh_edge_onnx.masking import reasons
 
 
 def _one(masked: bool, **options: Any) -> keras.Model:
@@ -47,9 +48,7 @@ def lower(ctx: Context, layer: ScaledDotProductAttention, inputs: Inputs, masks:
         query,
         key,
         value,
-        heads=1,
-        mask=key_mask(masks),
-        history_only=layer.history_only,
+        mask=reasons(ctx, query, key, key_mask(masks), layer.history_only),
         weights=layer.return_attention,
     )
-    return (y,) if weights is None else (y, ctx.op("Squeeze", weights, ctx.constant([1])))
+    return (y,) if weights is None else (y, weights)

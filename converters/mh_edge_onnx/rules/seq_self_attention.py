@@ -10,10 +10,12 @@ import keras
 import onnx_ir as ir
 
 from mh_edge.layers import SeqSelfAttention
+from mh_edge.layers.attention import ADDITIVE_MASK
 from mh_edge.layers.seq_self_attention import ADDITIVE, UNBOUNDED_WIDTH
 from mh_edge.rules import Case, rule
-from mh_edge_onnx.attention import additive, band, later
+from mh_edge_onnx.attention import pair_scores
 from mh_edge_onnx.context import Context, Inputs, Masks
+from mh_edge_onnx.masking import all_of, distant, summed, unseen
 
 
 def _model(masked: bool, **options: Any) -> keras.Model:
@@ -50,14 +52,9 @@ def lower(ctx: Context, layer: SeqSelfAttention, inputs: Inputs, masks: Masks) -
     if layer.ba is not None:
         scores = ctx.op("Add", scores, ctx.weight(layer.ba))
     scores = ctx.activation(layer.attention_activation, scores)
-    if layer.attention_width is not None:
-        scores = ctx.op("Add", scores, _window(ctx, layer.attention_width, layer.history_only, x))
-    if mask is not None:
-        # A pair is masked when both its steps are.
-        either = ctx.op(
-            "Or", ctx.op("Unsqueeze", mask, ctx.constant([2])), ctx.op("Unsqueeze", mask, ctx.constant([1]))
-        )
-        scores = ctx.op("Add", scores, additive(ctx, either))
+    hidden = _hidden(ctx, layer, x, mask)
+    if hidden is not None:
+        scores = ctx.op("Add", scores, hidden)
     weights = ctx.op("Softmax", scores, axis=-1)
     y = ctx.op("MatMul", weights, x)
     return (y, weights) if layer.return_attention else (y,)
@@ -71,10 +68,7 @@ def _additive(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Value:
     if layer.bh is not None:
         of_key = ctx.op("Add", of_key, ctx.weight(layer.bh))
     of_query = ctx.op("MatMul", x, ctx.weight(layer.Wt))
-    pairs = ctx.op(
-        "Add", ctx.op("Unsqueeze", of_query, ctx.constant([2])), ctx.op("Unsqueeze", of_key, ctx.constant([1]))
-    )
-    return ctx.op("Squeeze", ctx.op("MatMul", ctx.op("Tanh", pairs), ctx.weight(layer.Wa)), ctx.constant([3]))
+    return pair_scores(ctx, of_query, of_key, ctx.weight(layer.Wa))
 
 
 def _multiplicative(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Value:
@@ -82,9 +76,17 @@ def _multiplicative(ctx: Context, layer: SeqSelfAttention, x: ir.Value) -> ir.Va
     return ctx.op("MatMul", ctx.op("MatMul", x, ctx.weight(layer.Wa)), ctx.op("Transpose", x, perm=[0, 2, 1]))
 
 
-def _window(ctx: Context, width: int, history_only: bool, x: ir.Value) -> ir.Value:
-    """The window of t: lower <= t' < lower + width, lower = t - width // 2, or t - (width - 1) with history_only."""
-    before = width - 1 if history_only else width // 2
-    if history_only and width >= UNBOUNDED_WIDTH:
-        return later(ctx, x, x)
-    return band(ctx, x, before, width - 1 - before)
+def _hidden(ctx: Context, layer: SeqSelfAttention, x: ir.Value, mask: ir.Value | None) -> ir.Value | None:
+    """-10000·[t' outside the window] - 10000·[t and t' both masked].
+
+    The window of t: lower <= t' < lower + width, lower = t - width // 2, or t - (width - 1) with history_only.
+    """
+    parts = []
+    if (width := layer.attention_width) is not None:
+        before = width - 1 if layer.history_only else width // 2
+        unbounded = layer.history_only and width >= UNBOUNDED_WIDTH
+        parts.append(distant(ctx, x, x, ADDITIVE_MASK, before=None if unbounded else before, after=width - 1 - before))
+    if mask is not None:
+        rows, columns = (unseen(ctx, mask, ADDITIVE_MASK, axes=[axis]) for axis in (2, 1))
+        parts.append(all_of(ctx, rows, columns))
+    return summed(ctx, parts, ADDITIVE_MASK)

@@ -8,10 +8,12 @@ import keras
 import onnx_ir as ir
 
 from mh_edge.layers import SeqWeightedAttention
+from mh_edge.layers.attention import ADDITIVE_MASK
 from mh_edge.layers.seq_weighted_attention import EPSILON
 from mh_edge.rules import Case, rule
-from mh_edge_onnx.attention import additive
 from mh_edge_onnx.context import Context, Inputs, Masks
+from mh_edge_onnx.masking import summed, unseen
+from mh_edge_onnx.reducing import reduced
 
 
 def _model(masked: bool, **options: Any) -> keras.Model:
@@ -36,17 +38,14 @@ def lower(ctx: Context, layer: SeqWeightedAttention, inputs: Inputs, masks: Mask
     scores = ctx.op("MatMul", x, ctx.weight(layer.W))
     if layer.b is not None:
         scores = ctx.op("Add", scores, ctx.weight(layer.b))
-    if mask is not None:
-        scores = ctx.op("Add", scores, ctx.op("Unsqueeze", additive(ctx, mask), ctx.constant([2])))
+    hidden = summed(ctx, [] if mask is None else [unseen(ctx, mask, ADDITIVE_MASK, axes=[2])], ADDITIVE_MASK)
+    if hidden is not None:
+        scores = ctx.op("Add", scores, hidden)
     # (batch, time, 1) throughout, so that the weighted sum is one product: (batch, 1, time) x (batch, time, dim).
-    highest = (
-        ctx.op("ReduceMax", scores, axes=[1], keepdims=1)
-        if ctx.opset < 18
-        else ctx.op("ReduceMax", scores, ctx.constant([1]), keepdims=1)
-    )
+    highest = reduced(ctx, "ReduceMax", scores, [1], keepdims=True)
     exponentials = ctx.op("Exp", ctx.op("Sub", scores, highest))
     total = ctx.op("ReduceSum", exponentials, ctx.constant([1]), keepdims=1)
     weights = ctx.op("Div", exponentials, ctx.op("Add", total, ctx.constant(EPSILON, "float32")))
-    summed = ctx.op("MatMul", ctx.op("Transpose", weights, perm=[0, 2, 1]), x)
-    y = ctx.op("Squeeze", summed, ctx.constant([1]))
+    sums = ctx.op("MatMul", ctx.op("Transpose", weights, perm=[0, 2, 1]), x)
+    y = ctx.op("Squeeze", sums, ctx.constant([1]))
     return (y, ctx.op("Squeeze", weights, ctx.constant([2]))) if layer.return_attention else (y,)
