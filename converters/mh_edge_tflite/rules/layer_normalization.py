@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor
+from mh_edge_tflite.normalising import normalised
 
 
 def _model(*shape: int | None, **options: Any) -> keras.Model:
@@ -35,15 +36,10 @@ LITTER = ("SQUARED_DIFFERENCE", "NEG", "SHAPE", "RESHAPE")
     ),
 )
 def lower(ctx: Context, layer: keras.layers.LayerNormalization, inputs: Inputs, masks: Masks) -> Tensor:
-    """x: any shape -> the same shape. Taking the mean away first is .64 to .70 of the time of Keras's order, which
-    scales x and adds what makes up for the mean.
-    """
+    """x: any shape -> the same shape."""
     del ctx, masks
     (x,) = inputs
-    rank = x.shape.rank
-    axes = sorted(axis % rank for axis in ([layer.axis] if isinstance(layer.axis, int) else layer.axis))
+    axes = sorted(axis % x.shape.rank for axis in ([layer.axis] if isinstance(layer.axis, int) else layer.axis))
     along = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]
-    centred = x - tf.reduce_mean(x, axes, keepdims=True)
-    factor = tf.math.rsqrt(tf.reduce_mean(centred * centred, axes, keepdims=True) + layer.epsilon)
-    y = centred * (factor if layer.gamma is None else factor * tf.reshape(layer.gamma, along))
-    return y if layer.beta is None else y + tf.reshape(layer.beta, along)
+    gamma, beta = (None if weight is None else tf.reshape(weight, along) for weight in (layer.gamma, layer.beta))
+    return normalised(x, axes, layer.epsilon, gamma, beta)
