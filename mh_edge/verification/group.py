@@ -137,10 +137,11 @@ class Group:
             )
 
     def _measure_again(self, pool: Pool, used: Sequence[Feed], trials: Sequence[Trial]) -> None:
-        """More samples of the noise, at feeds one unit in the last place away, of the classes in which a verdict is
-        close.
+        """More samples of the noise, one operation at a time and at feeds one unit in the last place away, of the
+        classes in which a verdict is close.
 
-        (Where scores nearly tie, the error of float32 has no upper end: Keras may have been lucky on the feed itself.)
+        (Where scores nearly tie, the error of float32 has no upper end: Keras may have been lucky on the feed itself,
+        or in the graph that TensorFlow simplified.)
         """
         close = {
             finding.feed.kind for trial in trials for finding in findings(trial, pool) if CLOSE < finding.ratio < CLEAR
@@ -148,6 +149,8 @@ class Group:
         for feed in used:
             if feed.kind in close:
                 arrays = self._whole(feed).arrays
+                with suppress(Refused):
+                    pool.add(feed.kind, self.reference.eager(arrays))
                 for seed in range(RESAMPLES):
                     with suppress(Refused):
                         pool.add(feed.kind, self.reference.expected(nudged(self.signature, arrays, seed)))

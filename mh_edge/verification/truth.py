@@ -41,7 +41,7 @@ def float64_truth(program: Program, feeds: Mapping[str, np.ndarray]) -> Evaluato
     evaluator = Evaluator(replace(program, model=clone), "float64")
     try:
         return _doubt(evaluator, feeds) or evaluator
-    except Refused as reason:
+    except (Refused, NameError) as reason:  # a Lambda that is rebuilt does not find the names around it
         return f"its float64 clone does not run: {reason}"
 
 

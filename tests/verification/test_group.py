@@ -57,6 +57,9 @@ class Lucky:
     def expected(self, feeds: Arrays) -> Expected:
         return Expected(self.plain(feeds), {"y": feeds["x"].astype("float64")})
 
+    def eager(self, feeds: Arrays) -> Expected:
+        return self.expected(feeds)
+
     def plain(self, feeds: Arrays) -> Mapping[str, np.ndarray]:
         lucky = feeds["x"].tobytes() in self.exact
         return {"y": feeds["x"] if lucky else feeds["x"] * np.float32(1 + 1e-5)}

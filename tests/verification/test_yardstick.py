@@ -6,8 +6,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers
+from onnx import TensorProto, helper, numpy_helper
 
 import artifacts
 from mh_edge.program import program
@@ -139,6 +141,32 @@ def test_outputs_that_are_infinite_do_not_make_a_clone_doubtful() -> None:
     infinite = np.array([np.inf, -np.inf, np.nan, 1.0])
     assert truth._bend(infinite, infinite, np.full(4, np.inf)) == 0.0
     assert truth._bend(infinite, infinite + 1, infinite + 3) == 1.0
+
+
+def _of_one_number(model: keras.Model, path: Path, gain: float = 1.0) -> Path:
+    """LayerNormalization of one number as Keras writes it, x inv + (beta - mean inv), which no graph simplifies."""
+    gamma, beta = (value.astype("float32") for value in model.get_weights())
+    inv = (gamma / np.sqrt(np.float32(1e-3))).astype("float32")
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[-1], keepdims=1),
+        helper.make_node("Mul", ["mean", "inv"], ["shift"]),
+        helper.make_node("Sub", ["beta", "shift"], ["rest"]),
+        helper.make_node("Mul", ["x", "inv"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "rest"], ["y"]),
+    ]
+    values = {"inv": inv, "beta": beta * np.float32(gain)}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(v, k) for k, v in values.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def test_rounding_that_tensorflows_graph_simplified_away_is_no_difference(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((1,), name="x"), layers.LayerNormalization(name="y")])
+    model.set_weights([np.array([0.7]), np.array([2.0])])
+    found = verify(model, [_of_one_number(model, tmp_path / "y.onnx")])
+    assert found.passed, found.candidates[0].reasons
+    assert not verify(model, [_of_one_number(model, tmp_path / "wrong.onnx", gain=1.01)]).passed
 
 
 def test_noise_beyond_the_cap_takes_float64_off_the_throne() -> None:
