@@ -18,6 +18,7 @@ from mh_edge_onnx.context import CALL
 from mh_edge_onnx.initializers import derived
 from mh_edge_onnx.layouts import settle_layouts
 from mh_edge_onnx.names import Names
+from mh_edge_onnx.peepholes import simplify
 
 # Folded, these would blow a small description up into a large tensor; a runtime makes it in no time when it opens the
 # file.
@@ -41,6 +42,8 @@ def clean(model: ir.Model, signature: Signature) -> None:
         should_fold=lambda node: False if node.op_type in _DESCRIPTIONS else None,
     )
     common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
+    simplify(model)
+    common.RemoveUnusedNodesPass()(model)
     settle_layouts(model)
     fold_affine(model)
     common.DeduplicateInitializersPass()(model)

@@ -17,8 +17,14 @@ def convert(model, path: Path, *, opset=None, runtime="cpu", **sizes) -> tuple[P
     """The program of a model and its file, checked by ONNX's own checker."""
     source = derive(program(model))
     mh_edge_onnx.convert(source, source.signature.pin(sizes), opset=opset, runtime=runtime).save(path)
-    onnx.checker.check_model(str(path), full_check=True)
+    checked(path)
     return source, path
+
+
+def checked(path: Path) -> None:
+    """ONNX's own full check, and its shape inference, which must find nothing that contradicts."""
+    onnx.checker.check_model(str(path), full_check=True)
+    onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True, data_prop=True)
 
 
 def proven(model, path: Path, **options) -> Verification:

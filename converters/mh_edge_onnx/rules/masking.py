@@ -44,5 +44,6 @@ def lower(ctx: Context, layer: keras.layers.Masking, inputs: Inputs, masks: Mask
         return x
     value = ctx.constant(layer.mask_value, "float32")
     difference = reduced(ctx, "ReduceL1", ctx.op("Sub", x, value), [-1], keepdims=False)
-    kept = ctx.op("Unsqueeze", ctx.op("Cast", difference, to=ir.DataType.BOOL), ctx.constant([-1]))
+    last = len(ctx.shape(x)) - 1  # counted as Keras's own users of a mask count it, so that they share the operation
+    kept = ctx.op("Unsqueeze", ctx.op("Cast", difference, to=ir.DataType.BOOL), ctx.constant([last]))
     return ctx.op("Where", kept, x, ctx.constant(0, "float32"))
