@@ -16,6 +16,7 @@ from mh_edge.program import program
 from mh_edge.signature import Signature, Tensor
 from mh_edge.verification import truth, verify
 from mh_edge.verification.evaluate import Evaluator
+from mh_edge.verification.keras_reference import KerasReference
 from mh_edge.verification.noise import CAP, FACTOR, FLOOR_ULPS, Pool
 from mh_edge.verification.orders import Orders
 from mh_edge.verification.reference import Expected
@@ -161,12 +162,16 @@ def _of_one_number(model: keras.Model, path: Path, gain: float = 1.0) -> Path:
     return path
 
 
-def test_rounding_that_tensorflows_graph_simplified_away_is_no_difference(tmp_path: Path) -> None:
+def test_rounding_that_tensorflows_graph_simplified_away_is_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = keras.Sequential([keras.Input((1,), name="x"), layers.LayerNormalization(name="y")])
-    model.set_weights([np.array([0.7]), np.array([2.0])])
+    model.set_weights([np.array([1.3]), np.array([0.9])])
     found = verify(model, [_of_one_number(model, tmp_path / "y.onnx")])
     assert found.passed, found.candidates[0].reasons
     assert not verify(model, [_of_one_number(model, tmp_path / "wrong.onnx", gain=1.01)]).passed
+    monkeypatch.setattr(KerasReference, "eager", KerasReference.expected)
+    assert not verify(model, [tmp_path / "y.onnx"]).passed
 
 
 def test_noise_beyond_the_cap_takes_float64_off_the_throne() -> None:
