@@ -73,6 +73,12 @@ def groups(layer: MultiHead) -> tuple[Group, ...]:
     return tuple(made)
 
 
+def kind_of(layer: Any) -> str | None:
+    """The kind of group that a layer can be in; None for one that has no merged form."""
+    traits = _traits(_inner(layer))
+    return None if isinstance(traits, str) else str(traits["kind"])
+
+
 def _inner(head: Any) -> Any:
     wrapped = type(head) is keras.layers.TimeDistributed and type(head.layer) is keras.layers.Dense
     return head.layer if wrapped else head
@@ -97,13 +103,13 @@ def _traits(head: Any) -> dict[str, Any] | str:
     kind, name = type(head), type(head).__name__
     common = {"layer": name, "dtype": (head.compute_dtype, head.variable_dtype)}
     if kind is keras.layers.Dense:
-        return _adapted(head) or _elementwise(head) or {"kind": DENSE, **common, **_affine(head)}
+        return _adapted(head) or _elementwise(head) or {**common, "kind": DENSE, **_affine(head)}
     if kind in (*_CONVOLUTIONS, *_SEPARABLE, *_DEPTHWISE):
         if head.data_format != "channels_last":
             return f"its data_format is {head.data_format}"
-        return _adapted(head) or _elementwise(head) or {"kind": CONVOLUTION, **common, **_convolution(head)}
+        return _adapted(head) or _elementwise(head) or {**common, "kind": CONVOLUTION, **_convolution(head)}
     if kind in _RECURRENT_LAYERS:
-        return _elementwise(head) or {"kind": RECURRENT, **common, **_recurrent(head)}
+        return _elementwise(head) or {**common, "kind": RECURRENT, **_recurrent(head)}
     if kind is keras.layers.Bidirectional and type(head.forward_layer) in _RECURRENT_LAYERS:
         first, second = head.forward_layer, head.backward_layer
         if type(first) is not type(second) or {**_recurrent(first), "go_backwards": True} != _recurrent(second):
@@ -111,7 +117,7 @@ def _traits(head: Any) -> dict[str, Any] | str:
         if (reason := _elementwise(first)) is not None:
             return reason
         wrapped = {"layer": f"Bidirectional({type(first).__name__})", "merge_mode": head.merge_mode}
-        return {"kind": BIDIRECTIONAL, **common, **wrapped, **_recurrent(first)}
+        return {**common, "kind": BIDIRECTIONAL, **wrapped, **_recurrent(first)}
     return f"no merged form of {name} is known"
 
 
@@ -154,6 +160,11 @@ def _convolution(head: Any) -> dict[str, Any]:
 def channel_groups(head: Any) -> int:
     """In how many groups the convolution's channels are cut: as many as channels where it is depthwise."""
     return int(head.kernel.shape[-2]) if type(head) in _DEPTHWISE else int(getattr(head, "groups", 1))
+
+
+def by_channel(head: Any) -> bool:
+    """Whether each channel is convolved for itself, before they are mixed or without that."""
+    return type(head) in (*_SEPARABLE, *_DEPTHWISE)
 
 
 def channels(head: Any) -> tuple[int, int]:
@@ -238,10 +249,10 @@ def _joined(depthwise: np.ndarray, pointwise: np.ndarray) -> np.ndarray:
 def placed(kernel: np.ndarray, own: Sequence[Taps], common: Sequence[Taps]) -> np.ndarray:
     """The kernel (k..., in, out) on common taps, zero where it has none of its own."""
     wide = np.zeros((*(axis.count for axis in common), *kernel.shape[-2:]), kernel.dtype)
-    where = [
-        slice((axis.first - all_.first) // all_.step, (axis.last - all_.first) // all_.step + 1, axis.step // all_.step)
-        for axis, all_ in zip(own, common, strict=True)
-    ]
+    where = []
+    for axis, every in zip(own, common, strict=True):
+        start, step = (axis.first - every.first) // every.step, max(1, axis.step // every.step)
+        where.append(slice(start, start + step * (axis.count - 1) + 1, step))
     wide[tuple(where)] = kernel
     return wide
 
@@ -262,48 +273,3 @@ def folded(
         rows = [more] if bias is None else [bias + more] if bias.ndim == 1 else [bias[0] + more, bias[1]]
         bias = np.stack(rows).reshape(more.shape if bias is None else bias.shape).astype(kernel.dtype)
     return (outer[:, own] @ inner).astype(kernel.dtype), bias
-
-
-def wide_recurrent(layer: MultiHead, numbers: Sequence[int], fold: bool) -> Any:
-    """A Keras layer, LSTM, GRU, SimpleRNN or Bidirectional, that computes those heads of one group: (batch, u·N) or
-    (batch, time, u·N), channel u·N + n being channel u of the n-th. Its recurrent kernel is block-diagonal.
-
-    fold: MultiHead's hidden layer is folded into its kernel. It holds copies of the weights, so it is for small heads.
-    """
-    heads = [layer.layers[number] for number in numbers]
-    if type(heads[0]) is not keras.layers.Bidirectional:
-        return _wide(layer, numbers, heads, fold)
-    forward = _wide(layer, numbers, [head.forward_layer for head in heads], fold)
-    backward = _wide(layer, numbers, [head.backward_layer for head in heads], fold)
-    made = keras.layers.Bidirectional(
-        forward, backward_layer=backward, merge_mode=heads[0].merge_mode, name=f"{heads[0].name}_wide"
-    )
-    made.build((None, None, forward.cell.kernel.shape[0]))
-    made.set_weights([*forward.get_weights(), *backward.get_weights()])
-    return made
-
-
-def _wide(layer: MultiHead, numbers: Sequence[int], heads: Sequence[Any], fold: bool) -> Any:
-    read = keras.ops.convert_to_numpy
-    kernels: list[np.ndarray] = []
-    recurrent: list[np.ndarray] = []
-    biases: list[Any] = []
-    for number, head in zip(numbers, heads, strict=True):
-        kernel, bias = read(head.cell.kernel), read(head.cell.bias) if head.use_bias else None
-        if fold:
-            kernel, bias = folded(kernel, bias, read(layer.W), None if layer.b is None else read(layer.b), number)
-        kernels.append(kernel)
-        recurrent.append(read(head.cell.recurrent_kernel))
-        biases.append(bias)
-    first = heads[0]
-    config = {**first.get_config(), "name": f"{first.name}_wide", "units": first.units * len(heads)}
-    config |= {name: "zeros" for name in config if name.endswith("_initializer")}
-    made = type(first).from_config(config | {"use_bias": biases[0] is not None})
-    made.build((None, None, kernels[0].shape[0]))
-    made.cell.kernel.assign(interleaved(*kernels))
-    made.cell.recurrent_kernel.assign(block_diagonal(*recurrent))
-    if biases[0] is not None:
-        joined = interleaved(*biases)
-        # A bias that came from hidden_dim alone is one row; a GRU may want a second.
-        made.cell.bias.assign(joined if joined.shape == made.cell.bias.shape else np.stack([joined, 0 * joined]))
-    return made

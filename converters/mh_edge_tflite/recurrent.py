@@ -94,22 +94,22 @@ def recurrent_bytes(layer: RecurrentLayer) -> int:
     return 4 * int(np.prod(layer.cell.recurrent_kernel.shape))
 
 
-Fold = Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""(number of the layer, its kernel, its bias) -> those with a linear layer before it multiplied in."""
+Fit = Callable[[int, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]
+"""(number of the layer, its kernel, its bias) -> those for the input that all layers share."""
 
 
 @dataclass(frozen=True)
 class SideBySide:
     """Layers that agree in everything but their weights, the last `turned` of which read time backwards.
 
-    fold: what to multiply into the kernels of N layers.
+    fit: what to do to the kernels of N layers, if anything.
     """
 
     ctx: Context
     cell: Cell
     layers: tuple[RecurrentLayer, ...]
     turned: int
-    fold: Fold | None = None
+    fit: Fit | None = None
 
     def run(self, x: Tensor, mask: Tensor | None, initial: Sequence[Tensor] = ()) -> tuple[Tensor, Sequence[Tensor]]:
         """x: (batch, time, in) -> (output, final states); of one layer (time, batch, units) in the order of computing
@@ -148,18 +148,21 @@ class SideBySide:
             bias, recurrent = (None, None) if cell.bias is None else self.cell.biases(self.layers[0], cell.bias)
             kernels = [tf.convert_to_tensor(kernel) for kernel in (cell.kernel, cell.recurrent_kernel)]
             return Weights(kernels[0], bias, kernels[1], recurrent)
-        inputs, products = [], []
+        inputs: list[tuple[Any, Any]] = []
+        products: list[Any] = []
         for number, layer in enumerate(self.layers):
+            bias = None if layer.cell.bias is None else numbers(layer.cell.bias)
+            of_input, of_product = (None, None) if bias is None else self.cell.biases(layer, bias)
+            products.append(of_product)
             kernel = numbers(layer.cell.kernel)
-            shape = (2, kernel.shape[1]) if self.cell.biases(layer, np.zeros(2))[1] is not None else kernel.shape[1:]
-            whole = np.zeros(shape, kernel.dtype) if layer.cell.bias is None else numbers(layer.cell.bias)
-            bias, product = self.cell.biases(layer, whole)
-            inputs.append((kernel, bias) if self.fold is None else self.fold(number, kernel, bias))
-            products.append(product)
-        kernel, bias = (np.concatenate(of, axis=-1) for of in zip(*inputs, strict=True))
-        recurrent = np.stack([numbers(layer.cell.recurrent_kernel) for layer in self.layers])
-        bare = all(layer.cell.bias is None for layer in self.layers)
-        return Weights(kernel, bias, recurrent, None if bare or products[0] is None else np.stack(products)[:, None])
+            inputs.append((kernel, of_input) if self.fit is None else self.fit(number, kernel, of_input))
+        wide, biases = zip(*inputs, strict=True)
+        return Weights(
+            np.concatenate(wide, axis=-1),
+            None if biases[0] is None else np.concatenate(biases),
+            np.stack([numbers(layer.cell.recurrent_kernel) for layer in self.layers]),
+            None if products[0] is None else np.stack(products)[:, None],
+        )
 
     def _parts(self) -> list[tuple[slice, bool]]:
         """The layers that read forwards and those that read backwards, where there are any."""
@@ -173,13 +176,13 @@ class SideBySide:
         columns = slice(part.start * width, part.stop * width)
         kernel, bias = weights.kernel, weights.bias
         if part.stop - part.start < len(self.layers):
-            kernel, bias = kernel[:, columns], bias if bias is None else bias[columns]
+            kernel, bias = kernel[:, columns], None if bias is None else bias[columns]
         z = dense(tf.reverse(x, [1]) if back else x, kernel, bias)
         batch, steps = sizes(z)[:2]
         if len(self.layers) == 1:
-            return reshape(z, (steps, 1, width)) if batch == 1 else tf.transpose(z, (1, 0, 2))
+            return reshape(z, (steps, 1, width)) if x.shape[0] == 1 else tf.transpose(z, (1, 0, 2))
         count = part.stop - part.start
-        if batch == 1:
+        if x.shape[0] == 1:
             return reshape(z, (steps, count, 1, width))
         return tf.transpose(reshape(z, (batch, steps, count, width)), (1, 2, 0, 3))
 
@@ -247,11 +250,12 @@ class _Loop:
 
     def _run(self, first: Any, count: Any, values: Sequence[Any]) -> list[Any]:
         """`count` steps from step `first` on -> the carried values after them."""
-        turns = (count + self.at_once - 1) // self.at_once
+        turns = count if self.at_once == 1 else (count + self.at_once - 1) // self.at_once
         states = len(self.layer.state_size)
 
         def body(number: Tensor, *values: Any) -> tuple[Any, ...]:
-            after, shown, outputs = values[:states], values[states] if self.apart else None, []
+            after: Sequence[Tensor] = values[:states]
+            shown, outputs = values[states] if self.apart else None, []
             at = first + number * self.at_once
             valid = [None] * self.at_once if self.valid is None else self._read(self.valid, at)
             for z, kept in zip(self._read(self.z, at), valid, strict=True):
@@ -267,7 +271,7 @@ class _Loop:
         if self.at_once == 1:
             return [tf.gather(x, at)]
         rest = x.shape.rank - 1
-        return tf.unstack(tf.slice(x, [at] + [0] * rest, [self.at_once] + [-1] * rest), self.at_once)
+        return list(tf.unstack(tf.slice(x, [at] + [0] * rest, [self.at_once] + [-1] * rest), self.at_once))
 
     def _step(
         self, z: Tensor, valid: Tensor | None, before: Sequence[Tensor], shown: Tensor | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,13 +9,7 @@ import tensorflow as tf
 
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor
-
-MERGE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "concat": lambda forward, backward: tf.concat([forward, backward], axis=-1),
-    "sum": lambda forward, backward: forward + backward,
-    "ave": lambda forward, backward: (forward + backward) / 2,
-    "mul": lambda forward, backward: forward * backward,
-}
+from mh_edge_tflite.merging import MERGE, both_directions, like
 
 
 def _model(masked: bool, layer: Any, **options: Any) -> keras.Model:
@@ -37,30 +30,44 @@ def _started() -> keras.Model:
     "tflite",
     keras.layers.Bidirectional,
     cases=(
-        Case("lstm", lambda: _model(True, keras.layers.LSTM(3)), ops={"WHILE": 2}),
+        Case("lstm", lambda: _model(True, keras.layers.LSTM(3)), ops={"WHILE": 1, "BATCH_MATMUL": 1}),
         Case(
             "sequences",
             lambda: _model(True, keras.layers.GRU(3, return_sequences=True)),
-            ops={"WHILE": 4, "REVERSE_V2": 1},
+            ops={"WHILE": 2, "BATCH_MATMUL": 4},
         ),
-        Case("sum", lambda: _model(False, keras.layers.SimpleRNN(3), merge_mode="sum"), ops={"WHILE": 2}),
-        Case("ave", lambda: _model(True, keras.layers.LSTM(3), merge_mode="ave"), ops={"WHILE": 2}),
-        Case("mul", lambda: _model(True, keras.layers.LSTM(3), merge_mode="mul"), ops={"WHILE": 2}),
-        Case("apart", lambda: _model(True, keras.layers.LSTM(3), merge_mode=None), ops={"WHILE": 2}),
-        Case("started", _started, ops={"WHILE": 4}),
+        Case("sum", lambda: _model(False, keras.layers.SimpleRNN(3), merge_mode="sum"), ops={"WHILE": 1}),
+        Case("ave", lambda: _model(True, keras.layers.LSTM(3), merge_mode="ave"), ops={"WHILE": 1}),
+        Case("mul", lambda: _model(True, keras.layers.LSTM(3), merge_mode="mul"), ops={"WHILE": 1}),
+        Case("apart", lambda: _model(True, keras.layers.LSTM(3), merge_mode=None), ops={"WHILE": 1}),
+        Case("started", _started, ops={"WHILE": 2}),
     ),
 )
 def lower(ctx: Context, layer: keras.layers.Bidirectional, inputs: Inputs, masks: Masks) -> Any:
     """x: (batch, time, in) -> the merged outputs, then the states of both directions when return_state."""
     x, *initial = inputs
     half = len(initial) // 2
-    parts = [
-        ctx.call(direction, x, masks[0], initial_state=states or None)
-        for direction, states in ((layer.forward_layer, initial[:half]), (layer.backward_layer, initial[half:]))
-    ]
-    states = [state for part in parts for state in part[1:]] if layer.return_state else []
-    forward, backward = (part[0] if layer.return_state else part for part in parts)
-    if layer.return_sequences:
-        backward = tf.reverse(backward, [1])
-    outputs = [forward, backward] if layer.merge_mode is None else [MERGE[layer.merge_mode](forward, backward)]
+    if ctx.merge and like(layer):
+        ctx.chose("both directions in one loop", "one product a step for both")
+        started = [tf.stack(pair) for pair in zip(initial[:half], initial[half:], strict=True)]
+        outputs, after = both_directions(ctx, [layer], x, masks[0], started)
+        outputs = [_ordered(layer, output) for output in (outputs if layer.merge_mode is None else [outputs])]
+        states = [state for direction in zip(*map(tf.unstack, after), strict=True) for state in direction]
+        states = states if layer.return_state else []
+    else:
+        parts = [
+            ctx.call(direction, x, masks[0], initial_state=states or None)
+            for direction, states in ((layer.forward_layer, initial[:half]), (layer.backward_layer, initial[half:]))
+        ]
+        states = [state for part in parts for state in part[1:]] if layer.return_state else []
+        forward, backward = (part[0] if layer.return_state else part for part in parts)
+        if layer.return_sequences:
+            backward = tf.reverse(backward, [1])
+        outputs = [forward, backward] if layer.merge_mode is None else [MERGE[layer.merge_mode](forward, backward)]
     return outputs[0] if len(outputs) + len(states) == 1 else (*outputs, *states)
+
+
+def _ordered(layer: keras.layers.Bidirectional, output: Tensor) -> Tensor:
+    """([time,] 1, batch, units) -> (batch, [time,] units)."""
+    output = tf.squeeze(output, -3)
+    return tf.transpose(output, (1, 0, 2)) if layer.return_sequences else output
