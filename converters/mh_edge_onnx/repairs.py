@@ -16,7 +16,8 @@ import onnx
 
 from mh_edge_onnx.reducing import AXES_ARE_AN_INPUT
 
-FLOAT, BOOL, INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, onnx.TensorProto.INT32
+FLOAT, BOOL = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL
+INT32, INT64 = onnx.TensorProto.INT32, onnx.TensorProto.INT64
 
 
 def _replace(graph: Any, node: Any, build: Callable[[str], str]) -> None:
@@ -159,9 +160,15 @@ def _any(graph: Any, node: Any, name: str, args: Any) -> None:
 
 
 def _compare(graph: Any, node: Any, name: str, args: Any) -> None:
-    """x > y and the like, in the dtype they have; tf2onnx casts whole numbers to float, where large ones meet."""
-    del graph, name, args
+    """x > y and the like, in the dtype they have; tf2onnx casts whole numbers to float, where large ones meet.
+
+    Whole numbers are compared as int64, because tf2onnx makes the counters of loops int64 afterwards.
+    """
+    del name, args
     node.type = {"GreaterEqual": "GreaterOrEqual", "LessEqual": "LessOrEqual"}.get(node.type, node.type)
+    if any(graph.get_dtype(value) in (INT32, INT64) for value in node.input):
+        for value in list(node.input):
+            graph.insert_new_node_on_input(node, "Cast", value, to=INT64)
 
 
 HANDLERS: dict[str, tuple[Any, list[Any]]] = {
