@@ -1,14 +1,10 @@
-"""Convolution heads as one: channel u·N + n of the wide kernel is channel u of head n, on taps that hold those of all.
-
-Where zero-filled taps would cost more than they save, one convolution for each head, whose results lie side by side as
-(batch, u, N, steps) and are turned round once. All convolve over two axes, which ONNX Runtime does faster than over
-one.
+"""Convolution heads as one: channel u·N + n of the wide kernel is channel u of head n, on taps that hold those of all,
+zero where a head has none. It runs over two axes, which ONNX Runtime does faster than over one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -16,7 +12,19 @@ import numpy as np
 import onnx_ir as ir
 
 from mh_edge.layers import MultiHead
-from mh_edge.merging import Group, Taps, channel_groups, channels, common_taps, interleaved, kernel_of, placed, taps
+from mh_edge.merging import (
+    CONVOLUTION,
+    Group,
+    Taps,
+    by_channel,
+    channel_groups,
+    channels,
+    common_taps,
+    interleaved,
+    kernel_of,
+    placed,
+    taps,
+)
 from mh_edge_onnx.context import Context
 from mh_edge_onnx.merging import costs
 from mh_edge_onnx.merging.affine import Affine
@@ -30,20 +38,20 @@ def merge(ctx: Context, layer: MultiHead, group: Group, x: ir.Value, mask: ir.Va
     (width, filters), cut = channels(heads[0]), channel_groups(heads[0])
     places = [prod(axis.count for axis in taps(head)) for head in heads]
     filled = (prod(axis.count for axis in common) * len(heads) - sum(places)) * width // cut * filters
+    if filled > costs.FILLED:
+        return f"one convolution for kernels of several sizes would multiply {filled} zeros for each output step"
+    if by_channel(heads[0]) and width >= costs.CHANNELS:
+        return f"ONNX Runtime is at its best with {width} channels that are convolved each for itself"
     affine = Affine(layer, group, layer.W is not None, kernel_of)
     if affine.fold:
         if cut > 1:
             return "its channel groups have a part of hidden_dim each"
         if layer.b is not None and any(axis.first < 0 or axis.last > axis.lost for axis in common):
             return "the bias of hidden_dim does not reach the zeros that a convolution is padded with"
-        fold = costs.Fold.of(layer, filters, max(places))
-        if not fold.pays or filled > costs.FILLED:
+        fold = costs.Fold.of(CONVOLUTION, layer, filters, max(places))
+        if not fold.pays:
             return fold.reason
         ctx.chose(f"hidden_dim and {name} as one convolution", fold.reason)
-    elif filled > costs.FILLED:
-        why = f"one convolution would multiply {filled} zeros more for each output step"
-        ctx.chose(f"{name} as convolutions side by side", why)
-        return _side_by_side(ctx, affine, x)
     else:
         ctx.chose(f"{name} as one convolution", "the input is read once and nothing is stacked")
     return _wide(ctx, affine, common, x)
@@ -59,17 +67,6 @@ def _wide(ctx: Context, affine: Affine, common: Sequence[Taps], x: ir.Value) -> 
     y = ctx.op("Transpose", y, perm=[0, 2, 3, 1] if len(common) == 2 else [0, 3, 1, 2])
     count = len(heads)
     return ctx.op("Reshape", y, ctx.constant([*[0] * (len(common) + 1), channels(heads[0])[1], count]))
-
-
-def _side_by_side(ctx: Context, affine: Affine, x: ir.Value) -> ir.Value:
-    turned, results = _channels_first(ctx, x), []
-    for number, head in zip(affine.group.numbers, affine.group.heads, strict=True):
-        one = replace(affine, group=replace(affine.group, numbers=(number,), heads=(head,)))
-        y = _convolve(ctx, head, taps(head), turned, one, lambda kernel: kernel)
-        # One axis of steps leaves the other free for the heads.
-        results.append(y if len(head.strides) == 1 else ctx.op("Unsqueeze", y, ctx.constant([2])))
-    rank = len(ctx.shape(results[0]))
-    return ctx.op("Transpose", ctx.op("Concat", *results, axis=2), perm=[0, *range(3, rank), 1, 2])
 
 
 def _channels_first(ctx: Context, x: ir.Value) -> ir.Value:

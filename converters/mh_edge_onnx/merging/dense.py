@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mh_edge.layers import MultiHead
-from mh_edge.merging import Group
+from mh_edge.merging import DENSE, Group
 from mh_edge_onnx.context import Context
 from mh_edge_onnx.merging import costs
 from mh_edge_onnx.merging.affine import Affine
@@ -23,11 +23,11 @@ def merge(ctx: Context, layer: MultiHead, group: Group, x: ir.Value, mask: ir.Va
     if layer.W is None:
         ctx.chose(f"{count} Dense heads as one product", "the input is read once and nothing is stacked")
         return _interleaved(ctx, Affine(layer, group), x)
-    fold = costs.Fold.of(layer, units)
+    fold = costs.Fold.of(DENSE, layer, units)
     if fold.pays:
         ctx.chose(f"hidden_dim and {count} Dense heads as one product", fold.reason)
         return _interleaved(ctx, Affine(layer, group, fold=True), x)
-    if count < costs.BATCHED_HEADS or count < layer.layer_num:
+    if count < max(costs.BATCHED_HEADS, layer.layer_num) or units > costs.BATCHED_UNITS:
         return fold.reason
     ctx.chose(f"{count} Dense heads as one batched product", fold.reason)
     return _batched(ctx, Affine(layer, group), x)

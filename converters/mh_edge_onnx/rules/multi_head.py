@@ -58,7 +58,7 @@ _layers = keras.layers
             ops={"GRU": 1},
             absent=LOOPS,
         ),
-        Case("blocks", lambda: _model(True, _layers.GRU(16), 5), ops={"GRU": 2}, absent=LOOPS),
+        Case("blocks", lambda: _model(True, _layers.GRU(16), 3), ops={"GRU": 2}, absent=LOOPS),
         Case(
             "bidirectional",
             lambda: _model(True, _layers.Bidirectional(_layers.LSTM(3)), 2),
@@ -66,12 +66,7 @@ _layers = keras.layers
             absent=LOOPS,
         ),
         Case("convolutions", lambda: _mixed(*_kernels(3, 5, 7)), ops={"Conv": 1}, absent=("Shape", "Concat")),
-        Case(
-            "side_by_side",
-            lambda: _mixed(*_kernels(1, 3, 5, 9, filters=128)),
-            ops={"Conv": 4, "Transpose": 2, "Concat": 1},
-            absent=("Shape",),
-        ),
+        Case("large_kernels", lambda: _mixed(*_kernels(1, 3, 9, filters=64)), ops={"Conv": 3}, absent=("Shape",)),
         Case("image", lambda: _image(_layers.Conv2D(4, 3, strides=2, padding="same"), 3), ops={"Conv": 1}),
         Case(
             "different",
@@ -80,10 +75,15 @@ _layers = keras.layers
             ),
             ops={"Gemm": 1, "Conv": 1, "LSTM": 1},
         ),
-        Case("hidden", lambda: _model(False, _layers.Dense(3), 4, hidden_dim=2), ops={"Gemm": 1}, absent=("Split",)),
+        Case(
+            "hidden",
+            lambda: _model(False, _layers.Dense(3), 4, hidden_dim=2),
+            ops={"Gemm": 1},
+            absent=("Split", "MatMul"),
+        ),
         Case(
             "hidden_batched",
-            lambda: _model(False, _layers.Dense(64), 4, hidden_dim=2),
+            lambda: _model(False, _layers.Dense(32), 4, hidden_dim=1),
             ops={"MatMul": 2},
             absent=("Split", "Gemm"),
         ),
@@ -92,6 +92,12 @@ _layers = keras.layers
             lambda: _model(True, _layers.LSTM(3), 2, hidden_dim=4, use_bias=False),
             ops={"LSTM": 1},
             absent=("Split", "MatMul"),
+        ),
+        Case(
+            "hidden_narrow",
+            lambda: _model(True, _layers.GRU(16), 3, hidden_dim=1),
+            ops={"GRU": 2, "MatMul": 1},
+            absent=("Split",),
         ),
         Case("attention", lambda: _model(True, SeqSelfAttention(4), 2), ops={"Softmax": 2}, absent=("Shape",)),
     ),
