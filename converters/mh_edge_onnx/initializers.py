@@ -18,12 +18,11 @@ def initializer(name: str, tensor: ir.LazyTensor) -> ir.Value:
     return ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
 
 
-def constant(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
-    """A further initializer of whole numbers: axes, sizes."""
-    array = np.array(numbers, np.int64)
+def constant(graph: ir.Graph, array: np.ndarray) -> ir.Value:
+    """A further small initializer: axes, sizes, a number."""
     name = f"constant__{len(graph.initializers)}"
-    made = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.INT64))
-    made.const_value = ir.tensor(array, name=name)
+    tensor = ir.tensor(array, name=name)
+    made = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(made)
     return made
 

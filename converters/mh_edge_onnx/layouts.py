@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from mh_edge_onnx.initializers import constant, derived
@@ -182,7 +183,7 @@ def _take_in(graph: ir.Graph, node: ir.Node) -> bool:
     if attribute is not None:
         node.attributes["axes"] = ir.AttrInt64s("axes", over)
     else:
-        node.replace_input_with(1, constant(graph, over))
+        node.replace_input_with(1, constant(graph, np.array(over, np.int64)))
     return True
 
 
@@ -223,7 +224,7 @@ def _made(graph: ir.Graph, before: ir.Node, op_type: str, axes: list[int], sourc
     transposes = op_type == "Transpose"
     made = ir.node(
         op_type,
-        [source] if transposes else [source, constant(graph, axes)],
+        [source] if transposes else [source, constant(graph, np.array(axes, np.int64))],
         attributes={"perm": axes} if transposes else {},
         name=op_type,
         metadata_props=dict(before.metadata_props),

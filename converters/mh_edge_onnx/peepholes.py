@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from mh_edge_onnx.activations import gelu
 from mh_edge_onnx.initializers import constant
-
-GELU_OPSET = 20
 
 _ROUNDING = 1e-6
 """How far the constants of a formula may be from what they stand for, relative: they were float32 somewhere."""
@@ -104,7 +103,7 @@ def _reshape(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
     if sizes.const_value is None and result.shape is not None:
         known = [size if isinstance(size, int) else -1 for size in result.shape]
         if known.count(-1) <= 1 and 0 not in known:
-            node.replace_input_with(1, constant(graph, known))
+            node.replace_input_with(1, constant(graph, np.array(known, np.int64)))
             return None
     inner = _producer(value, "Reshape")
     if inner is not None and sizes.const_value is not None and 0 not in sizes.const_value.numpy():
@@ -115,8 +114,6 @@ def _reshape(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
 
 def _gelu(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
     """x/2 (1 - erf(-x / sqrt 2)), which Keras's gelu becomes where no rule took it."""
-    if (graph.opset_imports.get("") or 0) < GELU_OPSET:
-        return None
     for half, tail in (node.inputs, node.inputs[::-1]):
         x = _scaled(half, 0.5)
         complement = _producer(tail, "Sub")
@@ -124,11 +121,28 @@ def _gelu(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
         inner = _producer(erf, "Erf")
         negative = None if inner is None else _producer(_scaled(inner.inputs[0], 0.5**0.5), "Neg")
         if x is not None and negative is not None and negative.inputs[0] is x:
-            made = ir.node("Gelu", [x], name="Gelu")
-            made.outputs[0].type, made.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
-            graph.insert_before(node, made)
-            return made.outputs[0]
+            return gelu(_Writer(graph, node), x)
     return None
+
+
+class _Writer:
+    """Writes operations in front of a node, in the manner of a rule's context."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node) -> None:
+        self._graph, self._before = graph, before
+        self.opset = graph.opset_imports[""]
+
+    def op(self, op_type: str, *inputs: ir.Value) -> ir.Value:
+        """An operation whose result is like that of the node."""
+        made = ir.node(op_type, inputs, name=op_type)
+        like = self._before.outputs[0]
+        made.outputs[0].type, made.outputs[0].shape = like.type, like.shape
+        self._graph.insert_before(self._before, made)
+        return made.outputs[0]
+
+    def constant(self, number: float, dtype: str) -> ir.Value:
+        """One number."""
+        return constant(self._graph, np.array(number, dtype))
 
 
 def _scaled(value: ir.Value | None, factor: float) -> ir.Value | None:
