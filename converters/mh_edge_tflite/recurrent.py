@@ -26,7 +26,7 @@ import tensorflow as tf
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense, reshape, sizes
 
 RecurrentLayer = Any
-"""A keras.layers.LSTM, GRU or SimpleRNN."""
+"""A keras.layers.LSTM, GRU or SimpleRNN, or a Stage of an RNN; its `cell` is Keras's and holds the weights."""
 Array = Any
 """A tf.Tensor, or an np.ndarray that becomes a constant of the graph."""
 
@@ -67,26 +67,45 @@ class Weights:
 class Cell(Protocol):
     """How one kind of layer computes."""
 
-    def biases(self, layer: RecurrentLayer, bias: Array) -> tuple[Array, Array | None]:
-        """What of a layer's bias is added to x W, and what to h R (or None)."""
+    def biases(self, of: Any, bias: Array) -> tuple[Array, Array | None]:
+        """What of the bias of a Keras cell is added to x W, and what to h R (or None)."""
 
-    def step(self, layer: RecurrentLayer, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    def step(self, of: Any, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
         """x W + b of one step, (..., batch, gates * units), and the states -> the new states, the output first."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One cell of a keras.layers.RNN, with what is asked of it."""
+
+    cell: Any
+    return_sequences: bool
+    return_state: bool
+    zero_output_for_mask: bool
 
 
 def lower_recurrent(ctx: Context, cell: Cell, layer: RecurrentLayer, inputs: Inputs, masks: Masks) -> Any:
     """The rule of a recurrent layer: inputs (x, initial states ...) -> output, or (output, final states ...)."""
     x, *initial = inputs
     output, states = SideBySide(ctx, cell, (layer,), int(layer.go_backwards)).run(x, masks[0], initial)
-    if layer.return_sequences:
-        output = reshape(output, (1, *sizes(output)[::2])) if output.shape[1] == 1 else tf.transpose(output, (1, 0, 2))
+    output = batch_first(output) if layer.return_sequences else output
     return (output, *states) if layer.return_state else output
+
+
+def batch_first(x: Tensor) -> Tensor:
+    """(time, batch, units) -> (batch, time, units)."""
+    return reshape(x, (1, *sizes(x)[::2])) if x.shape[1] == 1 else tf.transpose(x, (1, 0, 2))
 
 
 def numbers(variable: keras.Variable) -> np.ndarray:
     """A weight's numbers, also while it is a graph input."""
     with tf.init_scope(), keras.StatelessScope():
         return np.asarray(keras.ops.convert_to_numpy(variable))
+
+
+def state_sizes(layer: RecurrentLayer) -> list[int]:
+    """Of each state of one layer."""
+    return [int(size) for size in keras.tree.flatten(layer.cell.state_size)]
 
 
 def recurrent_bytes(layer: RecurrentLayer) -> int:
@@ -126,7 +145,7 @@ class SideBySide:
             heads = [valid] * (count - self.turned) + [turned] * self.turned
             valid = tf.expand_dims(heads[0] if count == 1 else tf.stack(heads, axis=1), -1)
         rows = sizes(z)[1:-1]
-        states = initial or [tf.zeros((*rows, size), x.dtype) for size in first.state_size]
+        states = initial or [tf.zeros((*rows, size), x.dtype) for size in state_sizes(first)]
         size = count * recurrent_bytes(first)
         steps = z.shape[0]
         if valid is None and steps is not None and steps <= WRITTEN_OUT_STEPS and steps * size <= COPIES:
@@ -139,20 +158,20 @@ class SideBySide:
             z, valid = _longer(z, at_once - 1), valid if valid is None else _longer(valid, at_once - 1)
         # What a step shows is carried beside the states only where it may differ from the first of them.
         apart = valid is not None and (bool(initial) or first.zero_output_for_mask)
-        loop = _Loop(self.cell, first, weights, z, valid, steps, tf.zeros((*rows, first.units)), at_once, apart)
+        loop = _Loop(self.cell, first, weights, z, valid, steps, tf.zeros((*rows, first.cell.units)), at_once, apart)
         return loop.all(states)
 
     def _weights(self) -> Weights:
         if len(self.layers) == 1:
             cell = self.layers[0].cell
-            bias, recurrent = (None, None) if cell.bias is None else self.cell.biases(self.layers[0], cell.bias)
+            bias, recurrent = (None, None) if cell.bias is None else self.cell.biases(cell, cell.bias)
             kernels = [tf.convert_to_tensor(kernel) for kernel in (cell.kernel, cell.recurrent_kernel)]
             return Weights(kernels[0], bias, kernels[1], recurrent)
         inputs: list[tuple[Any, Any]] = []
         products: list[Any] = []
         for number, layer in enumerate(self.layers):
             bias = None if layer.cell.bias is None else numbers(layer.cell.bias)
-            of_input, of_product = (None, None) if bias is None else self.cell.biases(layer, bias)
+            of_input, of_product = (None, None) if bias is None else self.cell.biases(layer.cell, bias)
             products.append(of_product)
             kernel = numbers(layer.cell.kernel)
             inputs.append((kernel, of_input) if self.fit is None else self.fit(number, kernel, of_input))
@@ -189,7 +208,7 @@ class SideBySide:
     def _written_out(self, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         outputs = []
         for part in tf.unstack(z, axis=0):
-            states = self.cell.step(self.layers[0], weights, part, states)
+            states = self.cell.step(self.layers[0].cell, weights, part, states)
             outputs.append(states[0])
         return tf.stack(outputs) if self.layers[0].return_sequences else states[0], states
 
@@ -251,7 +270,7 @@ class _Loop:
     def _run(self, first: Any, count: Any, values: Sequence[Any]) -> list[Any]:
         """`count` steps from step `first` on -> the carried values after them."""
         turns = count if self.at_once == 1 else (count + self.at_once - 1) // self.at_once
-        states = len(self.layer.state_size)
+        states = len(state_sizes(self.layer))
 
         def body(number: Tensor, *values: Any) -> tuple[Any, ...]:
             after: Sequence[Tensor] = values[:states]
@@ -277,7 +296,7 @@ class _Loop:
         self, z: Tensor, valid: Tensor | None, before: Sequence[Tensor], shown: Tensor | None
     ) -> tuple[Sequence[Tensor], Tensor]:
         """The states after one step, and its output."""
-        after = self.cell.step(self.layer, self.weights, z, before)
+        after = self.cell.step(self.layer.cell, self.weights, z, before)
         if valid is None:
             return after, after[0]
         kept = [tf.where(valid, new, old) for new, old in zip(after, before, strict=True)]

@@ -16,14 +16,14 @@ from mh_edge_tflite.recurrent import Array, Weights, lower_recurrent
 class GRUCell:
     """keras.layers.GRU: gates z, r, h; with reset_after bias is (2, 3 * units), of the input and of the state."""
 
-    def biases(self, layer: keras.layers.GRU, bias: Array) -> tuple[Array, Array | None]:
-        return (bias[0], bias[1]) if layer.reset_after else (bias, None)
+    def biases(self, of: keras.layers.GRUCell, bias: Array) -> tuple[Array, Array | None]:
+        return (bias[0], bias[1]) if of.reset_after else (bias, None)
 
-    def step(self, layer: keras.layers.GRU, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    def step(self, of: keras.layers.GRUCell, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
         (h,) = states
-        g, a, gates = layer.recurrent_activation, layer.activation, 2 * layer.units
+        g, a, gates = of.recurrent_activation, of.activation, 2 * of.units
         of_gates, of_new = z[..., :gates], z[..., gates:]
-        if layer.reset_after:
+        if of.reset_after:
             product = dense(h, weights.recurrent, weights.recurrent_bias)
             update, reset = tf.split(of_gates + product[..., :gates], 2, axis=-1)
             candidate = a(of_new + g(reset) * product[..., gates:])

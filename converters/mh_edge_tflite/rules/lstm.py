@@ -16,14 +16,16 @@ from mh_edge_tflite.recurrent import Array, Weights, lower_recurrent
 class LSTMCell:
     """keras.layers.LSTM: gates i, f, c, o; states h, c."""
 
-    def biases(self, layer: keras.layers.LSTM, bias: Array) -> tuple[Array, None]:
-        del layer
+    def biases(self, of: keras.layers.LSTMCell, bias: Array) -> tuple[Array, None]:
+        del of
         return bias, None
 
-    def step(self, layer: keras.layers.LSTM, weights: Weights, z: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    def step(
+        self, of: keras.layers.LSTMCell, weights: Weights, z: Tensor, states: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
         h, c = states
         i, f, candidate, o = tf.split(z + tf.matmul(h, weights.recurrent), 4, axis=-1)
-        g, a = layer.recurrent_activation, layer.activation
+        g, a = of.recurrent_activation, of.activation
         c = g(f) * c + g(i) * a(candidate)
         return g(o) * a(c), c
 

@@ -16,14 +16,14 @@ from mh_edge_tflite.recurrent import Array, Weights, lower_recurrent
 class SimpleRNNCell:
     """keras.layers.SimpleRNN: one state, which is the output."""
 
-    def biases(self, layer: keras.layers.SimpleRNN, bias: Array) -> tuple[Array, None]:
-        del layer
+    def biases(self, of: keras.layers.SimpleRNNCell, bias: Array) -> tuple[Array, None]:
+        del of
         return bias, None
 
     def step(
-        self, layer: keras.layers.SimpleRNN, weights: Weights, z: Tensor, states: Sequence[Tensor]
+        self, of: keras.layers.SimpleRNNCell, weights: Weights, z: Tensor, states: Sequence[Tensor]
     ) -> Sequence[Tensor]:
-        return (layer.activation(z + tf.matmul(states[0], weights.recurrent)),)
+        return (of.activation(z + tf.matmul(states[0], weights.recurrent)),)
 
 
 CELL = SimpleRNNCell()
