@@ -162,7 +162,7 @@ def test_the_grid_is_whole():
 
 
 def test_plans_measure_every_column():
-    plans = list(speed.plans(("a",), 5))
+    plans = [plan for together in speed.plans(("a",), 5) for plan in together]
     single = [plan for plan in plans if (plan.side, plan.threads) == ("runtimes", 1)]
     assert {(plan.run, plan.denormals) for plan in single} == {
         (run, zero) for run in range(5) for zero in (False, True)

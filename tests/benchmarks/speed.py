@@ -38,23 +38,29 @@ BUDGET = 0.1
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OPENVINO_TELEMETRY_OPT_OUT": "1"}
 
 
-def plans(names: tuple[str, ...], runs: int) -> Iterator[Plan]:
-    """The processes of one measurement; columns take turns, so that a slow minute of the machine hits all of them."""
+def plans(names: tuple[str, ...], runs: int) -> Iterator[tuple[Plan, ...]]:
+    """The processes of one measurement, those that run side by side together.
+
+    With 1 thread the two columns have a core each: their figures are CPU time, and ratios come from within a process.
+    Columns take turns, so that a slow minute of the machine hits all of them.
+    """
     for run in range(runs):
-        for denormals in (False, True):
-            yield Plan(run, 1, denormals, "runtimes", run >= PEER_RUNS, 1, BUDGET, names)
+        yield tuple(
+            Plan(run, 1, zero, "runtimes", run >= PEER_RUNS, 1, BUDGET, names, core=index)
+            for index, zero in enumerate((False, True))
+        )
         if run == 0:
-            for denormals in (False, True):
-                yield Plan(run, 2, denormals, "runtimes", False, REPEATS, BUDGET, names)
+            for zero in (False, True):
+                yield (Plan(run, 2, zero, "runtimes", False, REPEATS, BUDGET, names),)
         if run == min(1, runs - 1):
-            yield Plan(0, 1, False, "tensorflow", False, REPEATS, BUDGET, names)
+            yield (Plan(0, 1, False, "tensorflow", False, REPEATS, BUDGET, names),)
 
 
-def child(*arguments: str, log: Path) -> int:
-    """This module in a process of its own, what it prints in the log -> its exit status."""
+def started(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
+    """This module in a process of its own, what it prints in the log."""
     command = [sys.executable, "-m", "benchmarks.speed", *arguments]
     with log.open("a", encoding="utf-8") as out:
-        return subprocess.run(command, env=os.environ | ENVIRONMENT, stdout=out, stderr=out, check=False).returncode
+        return subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=out, stderr=out)
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -69,10 +75,10 @@ def prepare(options: argparse.Namespace) -> None:
         return
     for start in range(0, len(names), AT_ONCE):
         batch = ",".join(names[start : start + AT_ONCE])
-        started = time.perf_counter()
+        begun = time.perf_counter()
         shared = ("--cache", str(options.cache), "--names", batch, "--again", options.again)
-        status = child("prepare", "--here", *shared, log=options.cache / "prepare.log")
-        seconds = time.perf_counter() - started
+        status = started("prepare", "--here", *shared, log=options.cache / "prepare.log").wait()
+        seconds = time.perf_counter() - begun
         print(f"{min(start + AT_ONCE, len(names))} of {len(names)}, {seconds:.0f} s, status {status}", flush=True)
 
 
@@ -81,12 +87,17 @@ def measure(options: argparse.Namespace) -> None:
     if timings.exists():
         for file in timings.glob("*.json"):
             file.unlink()
-    started = time.perf_counter()
-    for plan in plans(tuple(_names(options)), options.runs):
-        status = child(
-            "child", "--cache", str(options.cache), json.dumps(dataclasses.asdict(plan)), log=options.cache / "time.log"
-        )
-        print(f"{time.perf_counter() - started:.0f} s: {plan.file}, status {status}", flush=True)
+    begun = time.perf_counter()
+    for together in plans(tuple(_names(options)), options.runs):
+        children = [
+            started(
+                "child", "--cache", str(options.cache), json.dumps(dataclasses.asdict(plan)),
+                log=options.cache / "time.log",
+            )
+            for plan in together
+        ]  # fmt: skip
+        for plan, process in zip(together, children, strict=True):
+            print(f"{plan.file}: status {process.wait()}, at {time.perf_counter() - begun:.0f} s", flush=True)
     report(options)
 
 

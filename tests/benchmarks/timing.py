@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import random
 import sys
 import time
@@ -34,19 +35,20 @@ SLOW = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What one process measures. side: "runtimes", or "tensorflow" with ours as the common denominator. core: only
+    """What one process measures. side: "runtimes", or "tensorflow" with ours as the common denominator. few: only
     ours, its control and what the targets compare with, not all peers. repeats: how often each point is measured.
-    budget: seconds for all candidates of one model at one point, each time.
+    budget: seconds for all candidates of one model at one point, each time. core: the one to run on.
     """
 
     run: int
     threads: int
     denormals: bool
     side: str
-    core: bool
+    few: bool
     repeats: int
     budget: float
     names: tuple[str, ...]
+    core: int | None = None
 
     @property
     def file(self) -> str:
@@ -114,7 +116,7 @@ def _files(model: Model, cache: Path, plan: Plan) -> list[_File]:
         if plan.side == "tensorflow":
             wanted = name == "ours" or entry["engine"] in TENSORFLOW
         else:
-            wanted = entry["engine"] not in TENSORFLOW and (not plan.core or name in CORE)
+            wanted = entry["engine"] not in TENSORFLOW and (not plan.few or name in CORE)
         if entry["error"] or not wanted:
             continue
         file = _File(name, entry["engine"], folder / entry["file"], entry["points"])
@@ -135,6 +137,9 @@ def _beside(model: Model, cache: Path) -> tuple[Model, Path] | None:
 
 def run(plan: Plan, cache: Path, results: Path) -> None:
     """Measure everything the plan names -> a file of {cell: {candidate: seconds}} in `results`."""
+    if plan.core is not None:
+        available = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {available[plan.core % len(available)]})
     if plan.denormals:
         flush_denormals()
     if plan.side == "tensorflow":
