@@ -55,9 +55,9 @@ def main() -> int:
                 blind += [f"{path}: `{one.text()}`" for path in unseen]
         if outcomes[-1].state != EQUAL:
             print(f"{number}: {outcomes[-1]}", flush=True)
-    text = _report(outcomes, counting, blind, given.start, time.monotonic() - started)
-    if given.output is not None:
-        given.output.write_text(text)
+        text = _report(outcomes, counting, blind, given.start, time.monotonic() - started)
+        if given.output is not None:
+            given.output.write_text(text)  # each time, so that a run that is broken off has told what it found
     print(text)
     return int(blind != [] or any(outcome.state == FAULT for outcome in outcomes))
 

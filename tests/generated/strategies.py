@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 from hypothesis import HealthCheck, Phase, given, reject, seed, settings
 from hypothesis import strategies as st
 
@@ -84,7 +85,7 @@ def recurrent(units: Sequence[int], **more: Any) -> dict[str, Options]:
 
 def cells(units: Sequence[int]) -> st.SearchStrategy[Any]:
     one = {f"{kind}Cell": strategy for kind, strategy in recurrent(units).items()}
-    return st.one_of(specs(one), st.lists(specs(one), min_size=1, max_size=2))
+    return st.one_of(specs(one), st.lists(specs(one), min_size=2, max_size=2))
 
 
 def convolutions(rank: int, filters: Sequence[int], padding: Sequence[str], **more: Any) -> dict[str, Options]:
@@ -265,13 +266,14 @@ class Drawing:
         self.add(*self.pick(specs(kinds)), [value])
 
     def image(self, value: str) -> None:
+        inner = {"Dense": options({"units": [2]})} | ({} if self.masked(value) else recurrent([2]))
         kinds = {
             **convolutions(2, [1, 3], ["same", "valid"], strides=[2]),
             "DepthwiseConv2D": options({"kernel_size": [3], "padding": ["same"]}),
             "MaxPooling2D": options({"pool_size": [2], "padding": ["same", "valid"]}),
             "AveragePooling2D": options({"pool_size": [2], "padding": ["same", "valid"]}),
             "GlobalAveragePooling2D": options(), "GlobalMaxPooling2D": options(),
-            "TimeDistributed": options({"layer": specs(recurrent([2]) | {"Dense": options({"units": [2]})})}),
+            "TimeDistributed": options({"layer": specs(inner)}),
         }  # fmt: skip
         self.add(*self.pick(specs(kinds)), [value])
 
@@ -359,7 +361,12 @@ class Drawing:
         )
         return self.input(*shape[1:]) if new and self.chance(4) else self.one(found or [value])
 
+    def masked(self, value: str) -> bool:
+        return keras.src.backend.get_keras_mask(self.built.values[value]) is not None
+
     def combined(self, value: str) -> None:
+        if len(self.shape(value)) > 3 and self.masked(value):  # Keras does not broadcast the mask
+            return self.elementwise(value)
         kind = self.one(["Add", "Multiply", "Subtract", "Average", "Maximum", "Concatenate"])
         other = self._same(value)
         axes = options(axis=[1]) if kind == "Concatenate" else options()

@@ -18,8 +18,9 @@ from generated.recipes import Recipe, build, recipe
 from generated.strategies import drawn
 
 MODELS = 40
-MOST_REFUSED = 0.05
-"""Refusing is not passing: of what these layers can be put together to, one in twenty may be refused."""
+MOST = {REFUSED: 0.05, SENSELESS: 0.1}
+"""Refusing is not passing: of what these layers can be put together to, one in twenty may be refused. Models that Keras
+does not run prove nothing, and there must not be many."""
 
 
 @functools.cache
@@ -38,10 +39,10 @@ def test_a_generated_model_is_exported_and_proven(number):
     assert outcome(number).state in (EQUAL, REFUSED, SENSELESS), str(outcome(number))
 
 
-@pytest.mark.parametrize("state", [REFUSED, SENSELESS])
+@pytest.mark.parametrize("state", MOST)
 def test_few_are_refused(state):
     found = [str(outcome(number)) for number in range(MODELS) if outcome(number).state == state]
-    assert len(found) <= MOST_REFUSED * MODELS, "\n".join(found)
+    assert len(found) <= MOST[state] * MODELS, "\n".join(found)
 
 
 def test_one_weight_off_by_one_percent_is_noticed_in_a_generated_model(tmp_path):
