@@ -69,9 +69,20 @@ def _model(masked: bool, **options: Any) -> keras.Model:
     cases=(
         Case("last", lambda: _model(False), ops={"GRU": 1}, absent=(*LOOPS, "CumSum")),
         Case("reset_before", lambda: _model(False, reset_after=False), ops={"GRU": 1}, absent=LOOPS),
-        Case("masked_sequences", lambda: _model(True, return_sequences=True), ops={"GRU": 1}, absent=LOOPS),
+        Case(
+            "masked_sequences",
+            lambda: _model(True, return_sequences=True),
+            ops={"GRU": 1, "Concat": 1},
+            absent=(*LOOPS, "TopK", "CumSum"),
+        ),
         Case("masked_reset_before", lambda: _model(True, reset_after=False), ops={"GRU": 1}, absent=LOOPS),
         Case("backwards", lambda: _model(True, go_backwards=True, return_sequences=True), ops={"GRU": 1}, absent=LOOPS),
+        Case(
+            "unsaturated_gate",
+            lambda: _model(True, recurrent_activation="softsign"),
+            ops={"GRU": 1, "TopK": 1},
+            absent=LOOPS,
+        ),
         Case("state", lambda: _model(True, return_state=True, use_bias=False), ops={"GRU": 1}, absent=LOOPS),
     ),
 )

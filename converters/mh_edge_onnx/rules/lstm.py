@@ -56,10 +56,15 @@ def _model(masked: bool, **options: Any) -> keras.Model:
     keras.layers.LSTM,
     applies=lambda layer: recurrent.plain(CELL, layer),
     cases=(
-        Case("last", lambda: _model(False), ops={"LSTM": 1}, absent=(*LOOPS, "CumSum")),
+        Case("last", lambda: _model(False), ops={"LSTM": 1}, absent=(*LOOPS, "CumSum", "TopK")),
         Case("sequences", lambda: _model(False, return_sequences=True), ops={"LSTM": 1}, absent=LOOPS),
-        Case("masked", lambda: _model(True), ops={"LSTM": 1}, absent=LOOPS),
-        Case("masked_sequences", lambda: _model(True, return_sequences=True), ops={"LSTM": 1}, absent=LOOPS),
+        Case("masked", lambda: _model(True), ops={"LSTM": 1, "TopK": 1, "GatherND": 1}, absent=(*LOOPS, "CumSum")),
+        Case(
+            "masked_sequences",
+            lambda: _model(True, return_sequences=True),
+            ops={"LSTM": 1, "TopK": 1, "GatherND": 2, "CumSum": 1},
+            absent=LOOPS,
+        ),
         Case(
             "backwards", lambda: _model(True, return_sequences=True, go_backwards=True), ops={"LSTM": 1}, absent=LOOPS
         ),

@@ -53,7 +53,12 @@ def _model(masked: bool, **options: Any) -> keras.Model:
     applies=lambda layer: recurrent.plain(CELL, layer),
     cases=(
         Case("last", lambda: _model(False), ops={"RNN": 1}, absent=(*LOOPS, "CumSum")),
-        Case("masked_sequences", lambda: _model(True, return_sequences=True), ops={"RNN": 1}, absent=LOOPS),
+        Case(
+            "masked_sequences",
+            lambda: _model(True, return_sequences=True),
+            ops={"RNN": 1, "TopK": 1, "GatherND": 2},
+            absent=LOOPS,
+        ),
         Case("backwards", lambda: _model(True, go_backwards=True, return_sequences=True), ops={"RNN": 1}, absent=LOOPS),
         Case("relu_state", lambda: _model(True, return_state=True, activation="relu"), ops={"RNN": 1}, absent=LOOPS),
     ),

@@ -1,0 +1,129 @@
+"""Recurrent layers beyond the cases of their rules: initial states beside a mask, cells, and what stays a Loop."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+from keras import layers
+
+from mh_edge.verification import verify
+from to_onnx.conversion import convert, operations, proven
+
+ROWS = (None, 4)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Leaky(layers.Layer):
+    """y = h' = h / 2 + x W: a cell that ONNX has no operation for."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.units = self.state_size = self.output_size = units
+        self.project = layers.Dense(units)
+
+    def build(self, shape):
+        self.project.build(shape)
+        self.built = True
+
+    def call(self, x, states):
+        h = states[0] / 2 + self.project(x)
+        return h, [h]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def present(x):
+    """A mask with holes; Keras hands on none of its own beside an initial state."""
+    return keras.ops.any(x > 0.9, axis=-1)
+
+
+def started(layer, *units, states=list):
+    """A model that gives the layer initial states and a mask."""
+    x = keras.Input(ROWS, name="x")
+    given = [keras.Input((size,), name=f"state{index}") for index, size in enumerate(units)]
+    return keras.Model([x, *given], layer(x, initial_state=states(given), mask=present(x)))
+
+
+STARTED = {
+    "lstm_zero_output": lambda: started(layers.LSTM(3, return_sequences=True, zero_output_for_mask=True), 3, 3),
+    "lstm_backwards": lambda: started(
+        layers.LSTM(3, return_sequences=True, return_state=True, go_backwards=True), 3, 3
+    ),
+    "gru_last": lambda: started(layers.GRU(3, return_state=True), 3),
+    "gru_zero_output": lambda: started(layers.GRU(3, zero_output_for_mask=True, go_backwards=True), 3),
+    "cells": lambda: started(
+        layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)], return_sequences=True, return_state=True),
+        *(3, 3, 2),
+        states=lambda given: [given[:2], given[2:]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_initial_states_beside_a_mask(name, tmp_path):
+    """Keras repeats nothing before the first valid step, and hands the initial state on where there is none."""
+    keras.utils.set_random_seed(2)
+    model, files = STARTED[name](), []
+    for runtime in ("cpu", "portable"):
+        source, file = convert(model, tmp_path / f"{runtime}.onnx", runtime=runtime)
+        assert not {"Loop", "Scan", "If"} & set(operations(file))
+        files.append(file)
+    result = verify(source, files)
+    assert result.passed, result.to_json()
+
+
+def test_a_masked_step_of_a_gru_holds_its_state_to_the_last_digit(tmp_path):
+    """The update gate is exactly 1 there, however large the numbers that it has to outweigh."""
+    keras.utils.set_random_seed(2)
+    x = keras.Input(ROWS, name="x")
+    mask = keras.Input((None,), dtype="bool", name="mask")
+    model = keras.Model([x, mask], layers.GRU(5, return_sequences=True, return_state=True)(x, mask=mask))
+    _, file = convert(model, tmp_path / "gru.onnx")
+    rng = np.random.default_rng(0)
+    valid = rng.random((3, 40)) < 0.4
+    for size in (1, 1e4):
+        feed = {"x": (size * rng.normal(size=(3, 40, 4))).astype("float32"), "mask": valid}
+        sequence, last = onnxruntime.InferenceSession(file).run(None, feed)
+        held = ~valid[:, 1:]
+        np.testing.assert_array_equal(sequence[:, 1:][held], sequence[:, :-1][held])
+        np.testing.assert_array_equal(sequence[:, -1], last)
+        assert (sequence[:, 1:][~held] != sequence[:, :-1][~held]).any()
+
+
+OPERATIONS = {
+    "lstm_last": (layers.LSTM, {}, {"LSTM": 1, "TopK": 1, "GatherND": 1}),
+    "lstm_sequences": (layers.LSTM, {"return_sequences": True}, {"LSTM": 1, "TopK": 1, "GatherND": 2, "CumSum": 1}),
+    "gru_sequences": (layers.GRU, {"return_sequences": True}, {"GRU": 1, "Concat": 1}),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_mask_costs_these_operations_and_no_others(name, tmp_path):
+    make, options, counted = OPERATIONS[name]
+    x = keras.Input(ROWS, name="x")
+    mask = keras.Input((None,), dtype="bool", name="mask")
+    _, file = convert(keras.Model([x, mask], make(3, **options)(x, mask=mask)), tmp_path / "x.onnx")
+    found = operations(file)
+    costly = ("Concat", "CumSum", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK", "LSTM", "GRU")
+    assert {op: found[op] for op in costly if found[op]} == counted
+    assert sum(found.values()) <= 14
+
+
+OTHERS = {
+    "unrolled": (lambda: layers.GRU(3, unroll=True, reset_after=False, return_sequences=True), (6, 4), "GRU"),
+    "custom_cell": (lambda: layers.RNN([layers.GRUCell(2), Leaky(3)], return_sequences=True), ROWS, "Loop"),
+    "conv_lstm": (lambda: layers.ConvLSTM2D(2, 3, return_sequences=True, go_backwards=True), (3, 6, 5, 2), "Loop"),
+    "both_ways_silu": (lambda: layers.Bidirectional(layers.GRU(3, activation="silu")), ROWS, "Loop"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others(name, tmp_path):
+    make, shape, operation = OTHERS[name]
+    keras.utils.set_random_seed(2)
+    result = proven(keras.Sequential([keras.Input(shape), make()]), tmp_path / "x.onnx")
+    assert result.passed, result.to_json()
+    assert operations(tmp_path / "x.onnx")[operation]
