@@ -118,7 +118,7 @@ def _traits(head: Any) -> dict[str, Any] | str:
             return reason
         wrapped = {"layer": f"Bidirectional({type(first).__name__})", "merge_mode": head.merge_mode}
         return {**common, "kind": BIDIRECTIONAL, **wrapped, **_recurrent(first)}
-    return f"no merged form of {name} is known"
+    return f"no form of several {name} at once is known to be faster"
 
 
 def _adapted(head: Any) -> str | None:
