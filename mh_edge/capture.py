@@ -75,13 +75,15 @@ class Weight:
 class Capture:
     """A traced callable.
 
-    graph: a tf.GraphDef. inputs, outputs: tensor names in order. weights: graph input name -> its value, for the
-    inputs that are weights or constants. calls: mark token -> LayerCall.
+    graph: a tf.GraphDef. inputs, outputs: tensor names in order. shapes: of the outputs, None where a size, or the
+    rank, is not known. weights: graph input name -> its value, for the inputs that are weights or constants. calls:
+    mark token -> LayerCall.
     """
 
     graph: Any
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    shapes: tuple[tuple[int | None, ...] | None, ...]
     weights: Mapping[str, Weight]
     calls: Mapping[str, LayerCall]
 
@@ -204,6 +206,7 @@ def capture(
     # A new tf.function per trace: a retrace of an old one would skip the replaced calls.
     concrete = tf.function(traced, autograph=False).get_concrete_function(*specs, *weight_specs)
     outputs = tuple(tensor.name for tensor in concrete.outputs)
+    shapes = tuple(None if tensor.shape.rank is None else tuple(tensor.shape) for tensor in concrete.outputs)
     names = [tensor.name for tensor in concrete.inputs]
     graph = _inlined(concrete, keep=names[: len(inputs)])
     refuse_random(graph)
@@ -225,7 +228,7 @@ def capture(
                 "which is not exported.",
                 "Look up before the model: give the model ids.",
             )
-    return Capture(graph, tuple(names[: len(inputs)]), outputs, weights, calls)
+    return Capture(graph, tuple(names[: len(inputs)]), outputs, shapes, weights, calls)
 
 
 def _inlined(concrete: Any, keep: Sequence[str]) -> Any:

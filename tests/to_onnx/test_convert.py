@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tf2onnx
 from keras import layers
 
 import mh_edge_onnx
@@ -238,3 +239,17 @@ def test_a_table_is_a_sentence(tmp_path):
     model = keras.Sequential([keras.Input((3,), dtype="int64"), layers.IntegerLookup(vocabulary=[5, 7])])
     with pytest.raises(InputError, match="in a table"):
         convert(model, tmp_path / "x.onnx")
+
+
+def test_a_rank_that_tf2onnx_has_wrong_is_not_believed(tmp_path, monkeypatch):
+    """It forgets it now and then, which depends on the order of its sets; here it always does."""
+    real = tf2onnx.convert.from_graph_def
+
+    def forgetful(*args, **options):
+        proto, storage = real(*args, **options)
+        proto.graph.output[0].type.tensor_type.shape.dim.add().dim_value = 1
+        return proto, storage
+
+    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", forgetful)
+    heads = MultiHead([layers.Conv2D(1, 2, padding="same"), layers.Conv2D(1, 3, padding="same", activation="silu")])
+    assert proven(keras.Sequential([keras.Input((None, None, 1)), heads, layers.ReLU()]), tmp_path / "x.onnx").passed
