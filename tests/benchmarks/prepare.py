@@ -5,6 +5,7 @@ A candidate may be timed at a point only if its outputs there are those of Keras
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+import mh_edge
 from benchmarks.engines import ENGINES
 from benchmarks.models import Model, Point
 from benchmarks.peers import ONNX, OURS, TFLITE, Source, make_tflite
@@ -24,15 +26,19 @@ TOLERANCE = 1e-3
 REASON_LENGTH = 220
 
 
+@functools.cache
 def converters_hash() -> str:
     """Of the sources that make our files: two results with one hash measured the same converters."""
     import mh_edge_onnx
     import mh_edge_tflite
 
     digest = hashlib.sha256()
+    layers = Path(mh_edge.__file__).parent / "layers"
+    files = [*Path(mh_edge.__file__).parent.glob("*.py"), *layers.glob("*.py")]
     for package in (mh_edge_onnx, mh_edge_tflite):
-        for file in sorted(Path(package.__file__).parent.rglob("*.py")):
-            digest.update(file.read_bytes())
+        files += Path(package.__file__).parent.rglob("*.py")
+    for file in sorted(files):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -71,24 +77,25 @@ class Preparation:
         self.meta: dict[str, Any] = json.loads(self._meta.read_text()) if self._meta.exists() else {}
         self._expected: dict[Point, list[np.ndarray]] = {}
 
-    def run(self, again: Sequence[str] = (), only: Sequence[str] = ()) -> None:
-        """Make what is missing, and what `again` names; only: these candidates alone, as `candidate` or `tflite`."""
+    def run(self, fresh: bool = False, only: Sequence[str] = ()) -> None:
+        """Make what is missing. fresh: and ours if the converters have changed. only: these candidates alone."""
         for candidate in ONNX:
             if only and candidate.name not in only:
                 continue
-            if candidate.takes(self.model) and self._missing(candidate.name, again, candidate.name):
+            if candidate.takes(self.model) and self._missing(candidate.name, fresh):
                 path = self.folder / f"{candidate.name}{candidate.suffix}"
                 points = {point.label: point for point in self.model.points}
                 self._make(candidate.name, candidate.engine, path, points, candidate.make, self.source, path)
         for point in self.model.tflite if not only or "tflite" in only else ():
             for name in TFLITE:
                 key = f"tflite {name} {point.label}"
-                if (name != "branches" or self.model.branches) and self._missing(key, again, name):
+                if (name != "branches" or self.model.branches) and self._missing(key, fresh):
                     path = self.folder / f"{name}-{point.time}-{point.batch}.tflite"
                     self._make(key, "litert", path, {point.label: point}, make_tflite, name, self.source, point, path)
 
-    def _missing(self, key: str, again: Sequence[str], name: str) -> bool:
-        return key not in self.meta or name in again
+    def _missing(self, key: str, fresh: bool) -> bool:
+        made = self.meta.get(key)
+        return made is None or (fresh and "converters" in made and made["converters"] != converters_hash())
 
     def _make(self, key: str, engine: str, path: Path, points: dict[str, Point], make: Any, *arguments: Any) -> None:
         path.unlink(missing_ok=True)
@@ -99,7 +106,7 @@ class Preparation:
             entry["error"] = reason(error)
         else:
             entry["points"] = self._checked(engine, path, points)
-        if key.split()[-2 if key.startswith("tflite") else 0] in OURS or key in OURS:
+        if key.removeprefix("tflite ").split()[0] in OURS:
             entry["converters"] = converters_hash()
         self.meta[key] = entry
         self._meta.write_text(json.dumps(self.meta, indent=1))

@@ -224,7 +224,7 @@ def write(cache: Path, output: Path, repeats: int) -> list[Path]:
     entries = [entry for model in models for entry in _meta(cache, model).values()]
     states = sorted({entry["converters"] for entry in entries if "converters" in entry})
     if len(states) > 1:
-        states = [f"**{len(states)} states, so not all of one kind**: `prepare --again ours,branches`"]
+        states = [f"**{len(states)} states, so not all of one kind**: `prepare --fresh`"]
     measured = "; ".join(f"{len(found.runs)} of {found.side}, {found.title}" for found in columns)
     heading = f"Made by `make bench`. {described()}\nConverters: {', '.join(states)}. Runs: {measured}.\n"
     delegated = partitions(cache, models)

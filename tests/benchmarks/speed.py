@@ -1,6 +1,6 @@
 """Our artifacts against what a user would pick instead: prepare all candidates, time them, write the tables.
 
-    python -m benchmarks.speed prepare [--again ours]    # slow, may run on a busy machine, goes on where it stopped
+    python -m benchmarks.speed prepare [--fresh]         # slow, may run on a busy machine, goes on where it stopped
     python -m benchmarks.speed time [--quick]            # only opens files; wants a quiet machine
     python -m benchmarks.speed report                    # tables from what was timed last
 
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.models import QUICK, grid
@@ -71,15 +72,19 @@ def prepare(options: argparse.Namespace) -> None:
 
         tensorflow_threads(1)
         for model in (model for model in grid() if model.name in names):
-            Preparation(model, options.cache).run(options.again.split(","))
+            Preparation(model, options.cache).run(options.fresh)
         return
-    for start in range(0, len(names), AT_ONCE):
-        batch = ",".join(names[start : start + AT_ONCE])
-        begun = time.perf_counter()
-        shared = ("--cache", str(options.cache), "--names", batch, "--again", options.again)
+
+    def batch(start: int) -> str:
+        begun, named = time.perf_counter(), ",".join(names[start : start + AT_ONCE])
+        shared = ["--cache", str(options.cache), "--names", named, *(["--fresh"] if options.fresh else [])]
         status = started("prepare", "--here", *shared, log=options.cache / "prepare.log").wait()
-        seconds = time.perf_counter() - begun
-        print(f"{min(start + AT_ONCE, len(names))} of {len(names)}, {seconds:.0f} s, status {status}", flush=True)
+        end = min(start + AT_ONCE, len(names))
+        return f"{start + 1} to {end} of {len(names)}: {time.perf_counter() - begun:.0f} s, status {status}"
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for said in pool.map(batch, range(0, len(names), AT_ONCE)):
+            print(said, flush=True)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -131,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--quick", action="store_true", help="a few models of every group")
         command.add_argument("--runs", type=int, default=RUNS)
         if name == "prepare":
-            command.add_argument("--again", default="", help="candidates to make anew: ours,branches")
+            command.add_argument("--fresh", action="store_true", help="make ours again if the converters have changed")
+            command.add_argument("--jobs", type=int, default=1)
             command.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     command = commands.add_parser("child")
     command.add_argument("--cache", type=Path)
