@@ -54,6 +54,7 @@ def hiding(reasons: Iterable[Tensor | None], by: float) -> Tensor | None:
 
 
 HOOKS = ("_compute_attention", "_compute_attention_mask", "_compute_causal_mask", "_masked_softmax")
+"""Methods of a layer of several heads that a subclass may replace, though it keeps `call`."""
 
 
 def declined(layer: Any, base: type) -> str | None:
