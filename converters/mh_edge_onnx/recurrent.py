@@ -99,25 +99,6 @@ def gates(order: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
 
 def run(
     ctx: Context,
-    cell: Cell,
-    layers: Sequence[RecurrentLayer],
-    backward: Sequence[bool],
-    x: ir.Value,
-    mask: ir.Value | None,
-    initial: Sequence[Sequence[ir.Value]],
-    *,
-    sequences: bool,
-) -> Run:
-    """One ONNX operation for one layer, or for a forward and a backward one of the same kind and size.
-
-    backward: for each layer, whether it reads time from the end. initial: per layer its initial states, or empty lists.
-    """
-    zero_masked = [layer.zero_output_for_mask for layer in layers]
-    return run_stack(ctx, [(cell, layers)], backward, x, mask, initial, zero_masked, sequences=sequences)
-
-
-def run_stack(
-    ctx: Context,
     stages: Sequence[Stage],
     backward: Sequence[bool],
     x: ir.Value,
@@ -129,8 +110,9 @@ def run_stack(
 ) -> Run:
     """One ONNX operation for each stage, which reads what the one before it shows at each step.
 
-    stages: a cell with one layer per direction; several stages have one direction. initial: per direction its initial
-    states, stage by stage, or empty lists. zero_masked: per direction, whether masked steps show 0.
+    stages: a cell with one layer per direction, of the same kind and size; several stages have one direction. backward:
+    per direction, whether it reads time from the end. initial: per direction its initial states, stage by stage, or
+    empty lists. zero_masked: per direction, whether masked steps show 0.
     """
     masking, stages = (None, stages) if mask is None else _masking(ctx, mask, stages)
     started = bool(initial[0])
@@ -221,7 +203,7 @@ def lower_single(
     """The rule of a recurrent layer on its own: inputs (x, initial states ...) -> [output, final states ...]."""
     x, *initial = inputs
     sequences, zero_masked = layer.return_sequences, [layer.zero_output_for_mask]
-    done = run_stack(ctx, stages, [layer.go_backwards], x, masks[0], [initial], zero_masked, sequences=sequences)
+    done = run(ctx, stages, [layer.go_backwards], x, masks[0], [initial], zero_masked, sequences=sequences)
     output = in_keras_order(ctx, layer, done.sequences[0]) if sequences else done.last[0]
     # A call whose states become outputs of the file wants them whatever the layer was made to return.
     return [output, *done.states[0]] if layer.return_state or ctx.outputs > 1 else [output]

@@ -97,7 +97,7 @@ def lower(ctx: Context, layer: keras.layers.Bidirectional, inputs: Inputs, masks
             (stage[0][0], [cell for _, (cell,) in stage])
             for stage in zip(*(rnn.stages(part) for part in chosen), strict=True)
         ]
-        done = recurrent.run_stack(
+        done = recurrent.run(
             ctx,
             stages,
             [backward[index] for index in group],
