@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ def initializer(name: str, tensor: ir.LazyTensor) -> ir.Value:
 
 def constant(graph: ir.Graph, array: np.ndarray) -> ir.Value:
     """A further small initializer: axes, sizes, a number."""
-    name = f"constant__{len(graph.initializers)}"
+    name = _free(graph, "constant")
     tensor = ir.tensor(array, name=name)
     made = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(made)
@@ -46,7 +47,12 @@ def derived(
         return np.ascontiguousarray(change(*(tensor.numpy() for tensor in tensors)), dtype.numpy()).reshape(shape)
 
     base = tensors[0].name or ""
-    # The number keeps the two apart for now.
-    made = initializer(f"{base}__{len(graph.initializers)}", lazy_tensor(base, read, dtype, ir.Shape(shape)))
+    made = initializer(_free(graph, base), lazy_tensor(base, read, dtype, ir.Shape(shape)))
     graph.register_initializer(made)
     return made
+
+
+def _free(graph: ir.Graph, base: str) -> str:
+    """A name that is not taken; the clean-up gives the last names."""
+    numbers = itertools.count(len(graph.initializers))
+    return next(name for number in numbers if (name := f"{base}__{number}") not in graph.initializers)

@@ -45,9 +45,13 @@ def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def _number(value: ir.Value | None) -> float | None:
-    """The one number that a constant holds."""
+    """The one number that a constant holds. A weight is none: what a file holds must not depend on how it was trained."""
     tensor = None if value is None else value.const_value
-    return None if tensor is None or tensor.size != 1 else float(tensor.numpy().item())
+    return (
+        None
+        if tensor is None or isinstance(tensor, ir.LazyTensor) or tensor.size != 1
+        else float(tensor.numpy().item())
+    )
 
 
 def _neutral(number: float, *, either: bool) -> Callable[[ir.Graph, ir.Node], ir.Value | None]:
