@@ -131,8 +131,9 @@ def unnoticed(recipe: Recipe, folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _one_of_each(source: Program) -> list[Any]:
+    """The largest weight of each layer."""
     found = {}
-    for variable in source.model.variables:
+    for variable in sorted(source.model.variables, key=lambda variable: int(np.prod(variable.shape))):
         if "float" in variable.dtype:
             found[variable.path.rpartition("/")[0]] = variable
     return list(found.values())

@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from generated.proving import EQUAL, FAULT, REFUSED, SENSELESS, UNPROVEN, Outcome, prove, shrunk, unnoticed  # noqa: E402
 from generated.recipes import recipe  # noqa: E402
 from generated.strategies import drawn  # noqa: E402
+from mh_edge.opsets import OLDEST_RUNTIME  # noqa: E402
 
 MEANINGS = {
     EQUAL: "exported to three files, each proven equal",
@@ -83,8 +84,8 @@ def _report(outcomes: Sequence[Outcome], counting: int, blind: Sequence[str], st
         "# Generated models",
         "",
         f"{len(outcomes)} models drawn by hypothesis from {start} on, each exported to ONNX for the CPU (an opset from "
-        "17 to 23), to portable ONNX and to TFLite, and verified on both runtimes. Made by "
-        f"`python tests/generated/run.py --models {len(outcomes)} --start {start}` in {seconds / 60:.0f} minutes.",
+        f"{min(OLDEST_RUNTIME)} to {max(OLDEST_RUNTIME)}), to portable ONNX and to TFLite, and verified on both "
+        f"runtimes. Made by `python tests/generated/run.py --models {len(outcomes)} --start {start}` in {seconds / 60:.0f} minutes.",
         "",
         "| models | what became of them |",
         "|---|---|",
