@@ -85,7 +85,8 @@ def _report(outcomes: Sequence[Outcome], counting: int, blind: Sequence[str], st
         "",
         f"{len(outcomes)} models drawn by hypothesis from {start} on, each exported to ONNX for the CPU (an opset from "
         f"{min(OLDEST_RUNTIME)} to {max(OLDEST_RUNTIME)}), to portable ONNX and to TFLite, and verified on both "
-        f"runtimes. Made by `python tests/generated/run.py --models {len(outcomes)} --start {start}` in {seconds / 60:.0f} minutes.",
+        f"runtimes. Made by `python tests/generated/run.py --models {len(outcomes)} --start {start}` in "
+        f"{seconds / 60:.0f} minutes.",
         "",
         "| models | what became of them |",
         "|---|---|",
