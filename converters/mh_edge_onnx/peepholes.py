@@ -45,7 +45,7 @@ def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def _number(value: ir.Value | None) -> float | None:
-    """The one number that a constant holds. A weight is none: what a file holds must not depend on how it was trained."""
+    """The one number that a constant holds. A weight is none: operations must not depend on how it was trained."""
     tensor = None if value is None else value.const_value
     return (
         None
