@@ -195,8 +195,13 @@ def test_a_small_model_from_the_grid_to_the_tables(tmp_path):
     # What is there is not made again, and a file that computes something else is not timed.
     (tmp_path / model.folder / "ours.onnx").write_bytes((tmp_path / model.folder / "floor.onnx").read_bytes())
     before = json.dumps(preparation.meta)
-    preparation.run(only=("ours",))
+    preparation.run(only=("ours",), fresh=True)
     assert json.dumps(preparation.meta) == before
     point = model.points[0]
     output = ENGINES["floor"](model, tmp_path / model.folder / "ours.onnx", 1)(model.feeds(point))()
     assert check([np.zeros((1, 1, 16, 4), "float32") + 1], output) is not None
+
+    preparation.meta["ours"]["converters"] = "of another state"
+    preparation.run(only=("ours",), fresh=True)
+    assert json.dumps(preparation.meta) == before
+    assert (tmp_path / model.folder / "ours.onnx").read_bytes() != (tmp_path / model.folder / "floor.onnx").read_bytes()

@@ -65,6 +65,10 @@ def check(expected: Sequence[np.ndarray], outputs: Sequence[Any]) -> str | None:
     return None
 
 
+def _is_ours(key: str) -> bool:
+    return key.removeprefix("tflite ").split()[0] in OURS
+
+
 class Preparation:
     """The candidates of one model. meta.json holds for each its file, engine, error, and the check of each point."""
 
@@ -95,7 +99,7 @@ class Preparation:
 
     def _missing(self, key: str, fresh: bool) -> bool:
         made = self.meta.get(key)
-        return made is None or (fresh and "converters" in made and made["converters"] != converters_hash())
+        return made is None or (fresh and _is_ours(key) and made.get("converters") != converters_hash())
 
     def _make(self, key: str, engine: str, path: Path, points: dict[str, Point], make: Any, *arguments: Any) -> None:
         path.unlink(missing_ok=True)
@@ -106,7 +110,7 @@ class Preparation:
             entry["error"] = reason(error)
         else:
             entry["points"] = self._checked(engine, path, points)
-        if key.removeprefix("tflite ").split()[0] in OURS:
+        if _is_ours(key):
             entry["converters"] = converters_hash()
         self.meta[key] = entry
         self._meta.write_text(json.dumps(self.meta, indent=1))
