@@ -17,6 +17,7 @@ import numpy as np
 
 from mh_edge.layers import MultiHead
 from mh_edge.layers.keras2_hard_sigmoid import keras2_hard_sigmoid
+from mh_edge.recurrence import zeroed_elsewhere
 
 _act = keras.activations
 
@@ -109,9 +110,11 @@ def _traits(head: Any) -> dict[str, Any] | str:
             return f"its data_format is {head.data_format}"
         return _adapted(head) or _elementwise(head) or {**common, "kind": CONVOLUTION, **_convolution(head)}
     if kind in _RECURRENT_LAYERS:
-        return _elementwise(head) or {**common, "kind": RECURRENT, **_recurrent(head)}
+        return zeroed_elsewhere(head) or _elementwise(head) or {**common, "kind": RECURRENT, **_recurrent(head)}
     if kind is keras.layers.Bidirectional and type(head.forward_layer) in _RECURRENT_LAYERS:
         first, second = head.forward_layer, head.backward_layer
+        if (reason := zeroed_elsewhere(first) or zeroed_elsewhere(second)) is not None:
+            return reason
         if type(first) is not type(second) or {**_recurrent(first), "go_backwards": True} != _recurrent(second):
             return "its two directions are not of one kind and size"
         if (reason := _elementwise(first)) is not None:

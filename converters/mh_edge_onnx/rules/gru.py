@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mh_edge.layers.keras2_hard_sigmoid import keras2_hard_sigmoid
+from mh_edge.recurrence import zeroed_elsewhere
 from mh_edge.rules import Case, rule
 from mh_edge_onnx import recurrent
 from mh_edge_onnx.context import Context, Inputs, Masks
@@ -65,7 +66,7 @@ def _model(masked: bool, **options: Any) -> keras.Model:
 @rule(
     "onnx",
     keras.layers.GRU,
-    applies=lambda layer: recurrent.plain(CELL, layer),
+    applies=lambda layer: zeroed_elsewhere(layer) or recurrent.plain(CELL, layer),
     cases=(
         Case("last", lambda: _model(False), ops={"GRU": 1}, absent=(*LOOPS, "CumSum")),
         Case("reset_before", lambda: _model(False, reset_after=False), ops={"GRU": 1}, absent=LOOPS),

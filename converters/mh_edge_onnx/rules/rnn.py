@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import onnx_ir as ir
 
+from mh_edge.recurrence import zeroed_elsewhere
 from mh_edge.rules import Case, rule
 from mh_edge_onnx import recurrent
 from mh_edge_onnx.context import Context, Inputs, Masks
@@ -37,6 +38,8 @@ def stages(layer: keras.layers.RNN) -> list[Stage]:
 
 def plain(layer: keras.layers.RNN) -> str | None:
     """None when every cell of the layer is one of ONNX's operations, else why not."""
+    if (reason := zeroed_elsewhere(layer)) is not None:
+        return reason
     for cell in cells(layer):
         if type(cell) not in KINDS:
             return f"its cell {type(cell).__name__} has no recurrent operation in ONNX"

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
+from mh_edge.recurrence import zeroed_elsewhere
 from mh_edge.rules import Case, rule
 from mh_edge_onnx import recurrent
 from mh_edge_onnx.context import Context, Inputs, Masks
@@ -50,7 +51,7 @@ def _model(masked: bool, **options: Any) -> keras.Model:
 @rule(
     "onnx",
     keras.layers.SimpleRNN,
-    applies=lambda layer: recurrent.plain(CELL, layer),
+    applies=lambda layer: zeroed_elsewhere(layer) or recurrent.plain(CELL, layer),
     cases=(
         Case("last", lambda: _model(False), ops={"RNN": 1}, absent=(*LOOPS, "CumSum")),
         Case(

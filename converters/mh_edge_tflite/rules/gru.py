@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mh_edge.recurrence import zeroed_elsewhere
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
 from mh_edge_tflite.recurrent import Array, Weights, lower_recurrent
@@ -47,6 +48,7 @@ def _model(masked: bool, *, steps: int | None = None, **options: Any) -> keras.M
 @rule(
     "tflite",
     keras.layers.GRU,
+    applies=zeroed_elsewhere,
     cases=(
         Case("last", lambda: _model(False), ops={"WHILE": 1}),
         Case("masked_sequences", lambda: _model(True, return_sequences=True), ops={"WHILE": 2}),

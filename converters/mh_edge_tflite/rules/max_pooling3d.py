@@ -13,7 +13,8 @@ from mh_edge_tflite.pooling import declined, over_volume
 
 
 def _model(*shape: int | None, **options: Any) -> keras.Model:
-    return keras.Sequential([keras.Input(shape, name="x"), keras.layers.MaxPooling3D(**{"pool_size": 2, **options})])
+    x = keras.Input(shape, name="x")
+    return keras.Sequential([x, keras.layers.MaxPooling3D(**{"pool_size": 2, **options})])
 
 
 @rule(

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mh_edge.recurrence import zeroed_elsewhere
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.context import Context, Inputs, Masks
 from mh_edge_tflite.recurrent import Cell, SideBySide, Stage, batch_first
@@ -30,6 +31,8 @@ def cells(layer: keras.layers.RNN) -> list[Any]:
 
 
 def _known(layer: keras.layers.RNN) -> str | None:
+    if (reason := zeroed_elsewhere(layer)) is not None:
+        return reason
     strange = [type(cell).__name__ for cell in cells(layer) if type(cell) not in KINDS]
     return f"its cell {strange[0]} is not one of Keras's LSTM, GRU and SimpleRNN cells" if strange else None
 
