@@ -1,4 +1,5 @@
 # make demo: install, train on real data, export, verify, compare.   make test: everything that must hold.
+# make bench: speed beside what else there is.   make coverage, make generated: the long tests.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -6,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two processes of TensorFlow fit into 8 GB; more of them only where there is room.
 WORKERS ?= 2
 
-.PHONY: demo test lint types imports tests format readme clean
+.PHONY: demo test lint types imports tests format readme coverage generated bench bench-scale clean
 
 demo: .venv/local
 	$(BIN)/python examples/00_digits/digits.py
@@ -33,11 +34,33 @@ format: .venv/dev
 readme: .venv/dev
 	COLUMNS=120 PYTHONPATH=tests $(BIN)/python tests/documentation.py README.md old.h5=tests/fixtures/reference/attention_masking.h5
 
+# Minutes each: every layer of Keras; many models that hypothesis draws.
+coverage: .venv/dev
+	$(BIN)/python tests/layer_coverage.py --jobs $(WORKERS) --output docs/coverage.md
+
+generated: .venv/dev
+	$(BIN)/python tests/generated/run.py --models 300 --output tests/generated/results.md
+
+# An hour, on a machine that does nothing else, in an environment of their own (PyTorch takes 5 GB).
+BENCH := PYTHONPATH=tests .venv-bench/bin/python -m benchmarks
+
+bench: .venv-bench/ready
+	$(BENCH).speed prepare --jobs $(WORKERS)
+	$(BENCH).speed time
+
+bench-scale: .venv-bench/ready
+	$(BENCH).scale --output tests/benchmarks/results/scale.md
+
 clean:
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/python: Makefile
 	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv-bench/ready: Makefile setup.cfg
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
 	touch $@
 
 .venv/local: .venv/python setup.cfg
