@@ -19,7 +19,7 @@ from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.quiet import loggers_at
 from mh_edge.signature import Signature, Tensor
-from mh_edge_tflite.repairs import compare_signs, expand_new_axes
+from mh_edge_tflite.repairs import add_to_channels, compare_signs, expand_new_axes, tame_softplus
 from mh_edge_tflite.standins import Kernels, StandIn, located, stand_ins
 
 OPTIONS = {
@@ -44,6 +44,7 @@ def _bound(captured: Capture, signature: Signature, standing: Mapping[str, Stand
     """
     graph = type(captured.graph)()
     graph.CopyFrom(captured.graph)
+    add_to_channels(graph)
     weights = _weights(captured)
     for node in graph.node:
         if node.name in weights:
@@ -66,6 +67,7 @@ def _bound(captured: Capture, signature: Signature, standing: Mapping[str, Stand
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(_shape(described)).as_proto())
     expand_new_axes(graph)
     compare_signs(graph)
+    tame_softplus(graph)
     return graph
 
 

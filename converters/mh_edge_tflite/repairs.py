@@ -50,7 +50,7 @@ def _new_axes(node: Any, constants: Mapping[str, Any]) -> list[int]:
 
 
 def _become_expand_dims(graph: Any, node: Any, source: str, axis: int, kind: int) -> None:
-    _become(node, "ExpandDims", source, _constant(graph, f"{node.name}/axis", axis, tf.int32), kind=kind)
+    _become(node, "ExpandDims", source, _constant(graph.node, f"{node.name}/axis", axis, tf.int32), kind=kind)
     node.attr["Tdim"].type = tf.int32.as_datatype_enum
 
 
@@ -65,17 +65,65 @@ def compare_signs(graph: Any) -> None:
         bits = nodes[masked.input[0].split(":")[0]] if masked.op == "BitwiseAnd" else masked
         if bits.op == "Bitcast" and masked.op == "BitwiseAnd" and _is_sign(nodes[masked.input[1].split(":")[0]]):
             x, kind = bits.input[0], tf.float32.as_datatype_enum
-            _become(bits, "RealDiv", _constant(graph, f"{bits.name}/one", 1.0, tf.float32), x, kind=kind)
+            _become(bits, "RealDiv", _constant(graph.node, f"{bits.name}/one", 1.0, tf.float32), x, kind=kind)
             _become(masked, "Minimum", x, bits.name, kind=kind)
-            _become(node, "Less", masked.name, _constant(graph, f"{node.name}/zero", 0.0, tf.float32), kind=kind)
+            _become(node, "Less", masked.name, _constant(graph.node, f"{node.name}/zero", 0.0, tf.float32), kind=kind)
+
+
+def tame_softplus(graph: Any) -> None:
+    """log(1 + e^x) -> max(x, 0) - log(sigmoid(|x|)), in place, in the bodies of loops too; log_sigmoid and mish use it.
+
+    The converter writes the former as it stands, which overflows beyond x = 88.
+    """
+    for nodes, output in [(graph.node, "{}"), *((body.node_def, "{}:{}:0") for body in graph.library.function)]:
+        for node in [node for node in nodes if node.op == "Softplus"]:
+            _soften(nodes, output, node)
+
+
+def _soften(nodes: Any, output: str, node: Any) -> None:
+    """The last operation is a Relu, which changes nothing (and is fused), for its output has the name by which a loop's
+    body knows that of Softplus. The maximum is with -0, for one with 0 is fused into a product before it, and the
+    product computed once more for |x|.
+    """
+    x, kind = node.input[0], node.attr["T"].type
+
+    def made(op: str, name: str, *inputs: str) -> str:
+        added = nodes.add(name=f"{node.name}/{op}")
+        _become(added, op, *inputs, kind=kind)
+        return output.format(added.name, name)
+
+    log = made("Log", "y", made("Sigmoid", "y", made("Abs", "y", x)))
+    zero = output.format(_constant(nodes, f"{node.name}/zero", -0.0, tf.as_dtype(kind)), "output")
+    _become(node, "Relu", made("Sub", "z", made("Maximum", "z", x, zero), log), kind=kind)
+
+
+def add_to_channels(graph: Any) -> None:
+    """BiasAdd along axis 1 -> an addition of the bias as (C, 1, ...), in place; the graph's weights are placeholders.
+
+    Keras adds so when the second of two tensors has one size other than 1, as in a batch of one sequence of one
+    feature; the converter has the form along the last axis alone.
+    """
+    nodes = [node for node in graph.node if node.op == "BiasAdd" and node.attr["data_format"].s == b"NCHW"]
+    if not nodes:
+        return
+    with tf.Graph().as_default() as shaped:
+        tf.graph_util.import_graph_def(graph, name="")
+    for node in nodes:
+        (x, bias), kind = node.input, node.attr["T"].type
+        rank = shaped.get_operation_by_name(node.name).outputs[0].shape.rank
+        shape = _constant(graph.node, f"{node.name}/shape", [-1] + [1] * (rank - 2), tf.int32)
+        column = graph.node.add(name=f"{node.name}/column")
+        _become(column, "Reshape", bias, shape, kind=kind)
+        column.attr["Tshape"].type = tf.int32.as_datatype_enum
+        _become(node, "AddV2", x, column.name, kind=kind)
 
 
 def _is_sign(node: Any) -> bool:
     return node.op == "Const" and bool((tf.make_ndarray(node.attr["value"].tensor) == tf.int32.min).all())
 
 
-def _constant(graph: Any, name: str, value: float, dtype: tf.DType) -> str:
-    node = graph.node.add(name=name, op="Const")
+def _constant(nodes: Any, name: str, value: float | list[int], dtype: tf.DType) -> str:
+    node = nodes.add(name=name, op="Const")
     node.attr["dtype"].type = dtype.as_datatype_enum
     node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
     return name

@@ -100,7 +100,22 @@ def classes():
     return keras.Model(x, keras.ops.argmax(layers.Dense(3)(x), axis=-1))
 
 
+def softplus():
+    """Beyond 88, where e^x overflows; in a loop's body too."""
+    x = keras.Input((None, 4), name="x")
+    wide = layers.Rescaling(99.0)(x)
+    heads = MultiHead(layers.Dense(2, activation="log_sigmoid"), 2)(wide)
+    return keras.Model(x, [layers.Activation("mish")(wide), heads, layers.GRU(3, activation="softplus")(wide)])
+
+
+def along_axis_one():
+    """Keras adds two batches of one sequence of one feature as if the second were a bias of channels."""
+    x = keras.Input((8, 1), name="x")
+    return keras.Model(x, layers.Add()([x, layers.Dense(1)(x)]))
+
+
 MODELS = (several, of_dict, nested, shared, called, dropped, gelu, causal, convolutions, constants, classes)
+MODELS += (softplus, along_axis_one)
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
