@@ -17,7 +17,7 @@ from mh_edge.signature import Signature
 from mh_edge.wording import said
 from mh_edge_onnx.bridge import NEWEST_TF2ONNX_OPSET, to_ir
 from mh_edge_onnx.cleanup import clean
-from mh_edge_onnx.context import Job
+from mh_edge_onnx.context import OWN_DOMAIN, OWN_VERSION, Job
 from mh_edge_onnx.expand import expand
 from mh_edge_onnx.writing import save
 
@@ -57,6 +57,8 @@ def build(
     job = Job(resolve_opset(opset, runtime), runtime, merge, _convert)
     model = _convert(_captured(program, signature), job)
     job.register(model.graph)
+    # Without a node of this domain the clean-up drops it.
+    model.opset_imports[OWN_DOMAIN] = OWN_VERSION
     clean(model, signature)
     model.producer_name, model.producer_version = PRODUCER, None
     model.graph.name = program.model.name

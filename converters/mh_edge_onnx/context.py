@@ -26,6 +26,9 @@ CALL = "mh_edge.call"
 """Metadata of every emitted node: the rule that wrote it, and, until names are settled, the layer call it belongs
 to."""
 
+OWN_DOMAIN, OWN_VERSION = "com.microsoft", 1
+"""ONNX Runtime's own operations: for files that only ONNX Runtime opens."""
+
 RULE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, onnx.defs.SchemaError)
 """What a mistake in a rule raises: a weight that is not there, an operation that this opset does not have."""
 
@@ -97,19 +100,41 @@ class Context:
 
     def ops(self, op_type: str, *inputs: ir.Value | None, outputs: int, **attributes: Any) -> tuple[ir.Value, ...]:
         """One operation with several outputs."""
+        node = self._write(op_type, inputs, attributes, outputs)
+        _infer(node, self.opset)
+        return tuple(node.outputs)
+
+    def own_op(
+        self, op_type: str, *inputs: ir.Value | None, shape: Sequence[Dim | None], **attributes: Any
+    ) -> ir.Value:
+        """One of ONNX Runtime's own operations, whose result has the first input's dtype; ONNX knows no shape of it."""
+        node = self._write(op_type, inputs, attributes, 1, OWN_DOMAIN)
+        (output,) = node.outputs
+        output.type = next(value.type for value in inputs if value is not None and value.type is not None)
+        output.shape = ir.Shape(shape)
+        return output
+
+    def _write(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any],
+        outputs: int,
+        domain: str = "",
+    ) -> ir.Node:
         node = ir.node(
             op_type,
             list(inputs),
             attributes={key: value for key, value in attributes.items() if value is not None},
+            domain=domain,
             num_outputs=outputs,
             name=self._job.names.unique(f"{self._call}/{op_type}"),
             metadata_props={RULE: self._rule, CALL: self._call},
         )
         for value in node.outputs:
             value.name = self._job.names.unique(f"{node.name}:{value.index()}" if outputs > 1 else f"{node.name}:0")
-        _infer(node, self.opset)
         self.nodes.append(node)
-        return tuple(node.outputs)
+        return node
 
     def constant(self, value: Any, dtype: str = "int64") -> ir.Value:
         """A small constant, shared by every use of the same numbers."""

@@ -10,6 +10,7 @@ import pytest
 
 import mh_edge_onnx
 from formulas import scaled_dot_product_attention
+from mh_edge.inspection import inspect
 from mh_edge.layers import MultiHeadAttention, ScaledDotProductAttention, SeqSelfAttention, SeqWeightedAttention
 from mh_edge.opsets import DEFAULT_OPSET
 from mh_edge.program import program
@@ -17,6 +18,8 @@ from mh_edge.rules import rules_for
 from mh_edge.verification import verify
 from mh_edge.verification.domains import derive
 from mh_edge_onnx import quieting
+from mh_edge_onnx.attention import FLASH_TIME
+from mh_edge_onnx.context import OWN_DOMAIN
 from to_onnx.conversion import convert, operations
 
 LAYERS = (
@@ -96,6 +99,55 @@ def test_the_form_of_each_runtime(runtime, tmp_path):
     assert (made["Attention"], made["Softmax"]) == ((1, 0) if fused else (0, 1))
     assert ("Trilu" in made) == (runtime != "plugins")
     assert not any(node.domain for node in onnx.load(path).graph.node)
+
+
+LONG = {
+    "ours": (lambda x: MultiHeadAttention(2, bias_initializer="normal")(x), 1),
+    "keras": (lambda x: keras.layers.MultiHeadAttention(2, 3, value_dim=5)(x, x), 1),
+    "single": (lambda x: ScaledDotProductAttention()(x), 1),
+    "unscaled": (lambda x: keras.layers.Attention()([x, x]), 1),
+    "masked": (lambda x: MultiHeadAttention(2)(keras.layers.Masking()(x)), 0),
+    "history": (lambda x: MultiHeadAttention(2, history_only=True)(x), 0),
+    "weights": (lambda x: keras.layers.MultiHeadAttention(2, 3)(x, x, return_attention_scores=True)[0], 0),
+    "groups": (lambda x: keras.layers.GroupQueryAttention(3, 4, 2)(x, x), 0),
+}
+"""Models of a sequence, and how many of ONNX Runtime's own attentions they become."""
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_sequences_get_the_own_operation(name, tmp_path):
+    keras.utils.set_random_seed(4)
+    build, own = LONG[name]
+    x = keras.Input((None, 8), name="x")
+    source, path = convert(keras.Model(x, build(x)), tmp_path / "model.onnx", sequence=FLASH_TIME)
+    made = [(node.domain, node.op_type) for node in onnx.load(path).graph.node]
+    assert made.count((OWN_DOMAIN, "MultiHeadAttention")) == own
+    assert {item.domain for item in onnx.load(path).opset_import} == ({"", OWN_DOMAIN} if own else {""})
+    assert inspect(path).ops.get(f"{OWN_DOMAIN}.MultiHeadAttention", 0) == own
+    result = verify(source, [path])
+    assert result.passed, result.to_json()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "opset", "sequence"),
+    [
+        ("cpu", 22, FLASH_TIME),
+        ("cpu", None, FLASH_TIME - 1),
+        ("cuda", None, FLASH_TIME),
+        ("portable", None, FLASH_TIME),
+    ],
+)
+def test_the_own_operation_stays_where_it_is_fast(runtime, opset, sequence, tmp_path):
+    x = keras.Input((None, 8), name="x")
+    model = keras.Model(x, MultiHeadAttention(2)(x))
+    _, path = convert(model, tmp_path / "model.onnx", runtime=runtime, opset=opset, sequence=sequence)
+    assert not any(node.domain for node in onnx.load(path).graph.node)
+
+
+def test_the_choice_of_the_own_operation_is_told(tmp_path):
+    source = derive(program(keras.Sequential([keras.Input((FLASH_TIME, 8)), MultiHeadAttention(2, name="far")])))
+    (choice,) = mh_edge_onnx.convert(source, source.signature, opset=None, runtime="cpu").choices
+    assert (choice.layer, choice.choice) == ("far", "ONNX Runtime's own attention")
 
 
 MASKED = {
