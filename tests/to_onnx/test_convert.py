@@ -103,7 +103,9 @@ def test_a_mistake_in_a_rule_names_the_rule(lower, said, monkeypatch):
 def test_rules_are_counted_by_layer_call():
     source = program(tagger())
     rules = mh_edge_onnx.convert(source, source.signature).rules
-    assert {name: rules[name] for name in ("Bidirectional", "Dense", "Embedding", "MultiHead", "MultiHeadAttention")} == {
+    assert {
+        name: rules[name] for name in ("Bidirectional", "Dense", "Embedding", "MultiHead", "MultiHeadAttention")
+    } == {
         "Bidirectional": 1,
         "Dense": 2,
         "Embedding": 1,
