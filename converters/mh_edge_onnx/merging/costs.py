@@ -41,9 +41,10 @@ channels, .68 to 1.56 at 16.
 """
 
 RECURRENT_UNITS = {"LSTM": 16, "GRU": 16, "SimpleRNN": 8}
-"""Most units of a head. Two LSTM heads as one take .49 to .66 of the time at 4 and 8 units, .61 to .86 at 16, .74 to
-1.12 at 24; GRU .56 to .69, .65 to .96, .83 to 1.04 at 24; SimpleRNN .60 to .96, .82 to 1.01 at 16 (16 to 256 steps,
-batch 1 to 128, one direction and two, with and without a mask).
+"""Most units of a head. Two LSTM heads as one take .49 to .66 of the time at 4 and 8 units, .61 to .93 at 16, .74 to
+1.12 at 24; GRU .56 to .69, .65 to 1.02, .83 to 1.04 at 24; SimpleRNN .60 to .96, .82 to 1.01 at 16 (16 to 256 steps,
+batch 1 to 128, one direction and two, with and without a mask). Three GRU heads of 16 take .77 to .89 at batch 1 and
+come out even at batch 128: .97 to 1.04, 1.07 once, where the same form against itself gives .97 to 1.02.
 """
 
 RECURRENT_WIDTH = {"LSTM": 48, "GRU": 32, "SimpleRNN": 32}
