@@ -32,7 +32,11 @@ but 1.20 and .68 at 256, 1.24 and .79 at 192; at width 256 .84 and .85 at 384, .
 """
 
 DENORMALS = ("session.set_denormal_as_zero", "1")
-"""The softmax of a masked score underflows, which a processor computes many times slower than it computes zero."""
+"""The softmax of a masked score underflows, which a processor computes many times slower than it computes zero: a
+layer with both masks takes 2.3 and 1.5 times as long as without at width 64 and 256, with this option 1.20 and 1.10.
+Hiding by 40 where a bound of the scores allows it needs no option (1.31 and 1.14 either way), but exp(-40) of a large
+hidden value is not nothing, as exp(-10000) is.
+"""
 
 
 def three(inputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value, ir.Value]:

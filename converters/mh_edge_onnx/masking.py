@@ -2,8 +2,7 @@
 
 Every reason to hide a key (a mask, a distance) is a part; `summed` counts the reasons, `any_of` takes one for all. For
 runtimes whose plug-ins know neither Where nor Trilu nor Or (`--runtime plugins`), a part is 1 where the key is hidden,
-made by arithmetic, and joining multiplies by minus the amount. An amount is a number, or what is added as a scalar of
-the graph.
+made by arithmetic, and joining multiplies by minus the amount.
 """
 
 from __future__ import annotations
@@ -15,52 +14,35 @@ import onnx_ir as ir
 
 from mh_edge.layers.attention import ADDITIVE_MASK
 from mh_edge_onnx.context import Context
-from mh_edge_onnx.quieting import amount_of
-
-Amount = float | ir.Value
 
 
-def reasons(
-    ctx: Context,
-    query: ir.Value,
-    key: ir.Value,
-    mask: ir.Value | None,
-    history_only: bool,
-    *,
-    scored: tuple[ir.Value, ir.Value] | None = None,
-    heads: int = 1,
-    positive: bool = False,
-) -> ir.Value | None:
+def reasons(ctx: Context, query: ir.Value, key: ir.Value, mask: ir.Value | None, history_only: bool) -> ir.Value | None:
     """-10000·[key after query] - 10000·[key masked], None without either: (Tq, Tk) or (batch, 1, Tq or 1, Tk).
 
-    scored: the query and key whose products are the scores, if others, for every head side by side; positive: whether
-    no element of them is negative. The reasons add up, as in the layers: two give -20000, and a row that sees nothing
-    is the softmax of what is hidden for one reason alone.
+    They add up, as in the layers: both reasons give -20000, and a row that sees nothing is the softmax of what is
+    hidden for one reason alone.
     """
-    if mask is None and not history_only:
-        return None
-    amount = amount_of(ctx, *(scored or (query, key)), heads=heads, positive=positive)
     parts = []
     if history_only:
-        parts.append(distant(ctx, query, key, amount, after=0))
+        parts.append(distant(ctx, query, key, ADDITIVE_MASK, after=0))
     if mask is not None:
-        parts.append(unseen(ctx, mask, amount, axes=[1, 2]))
+        parts.append(unseen(ctx, mask, ADDITIVE_MASK, axes=[1, 2]))
     return summed(ctx, parts, ADDITIVE_MASK)
 
 
-def unseen(ctx: Context, mask: ir.Value, amount: Amount, axes: Sequence[int] = ()) -> ir.Value:
+def unseen(ctx: Context, mask: ir.Value, amount: float, axes: Sequence[int] = ()) -> ir.Value:
     """The part of a mask (true is seen), with new axes of size one."""
     if mask.dtype is not ir.DataType.BOOL:
         mask = ctx.op("Cast", mask, to=ir.DataType.BOOL)
     if arithmetic(ctx):
         part = ctx.op("Sub", ctx.constant(1, "float32"), ctx.op("Cast", mask, to=ir.DataType.FLOAT))
     else:
-        part = ctx.op("Where", mask, ctx.constant(0, "float32"), _added(ctx, amount))
+        part = ctx.op("Where", mask, ctx.constant(0, "float32"), ctx.constant(-amount, "float32"))
     return ctx.op("Unsqueeze", part, ctx.constant(list(axes))) if axes else part
 
 
 def distant(
-    ctx: Context, query: ir.Value, key: ir.Value, amount: Amount, *, before: int | None = None, after: int | None = None
+    ctx: Context, query: ir.Value, key: ir.Value, amount: float, *, before: int | None = None, after: int | None = None
 ) -> ir.Value:
     """The part (Tq, Tk) of the keys more than `before` steps before the query, or more than `after` steps after it."""
     lengths = [ctx.shape(value)[1] for value in (query, key)]
@@ -71,21 +53,13 @@ def distant(
         if all(isinstance(length, int) for length in lengths)
         else ctx.op("Concat", *(ctx.op("Shape", value, start=1, end=2) for value in (query, key)), axis=0)
     )
-    hidden = (
-        ctx.op("Expand", amount, sizes)
-        if isinstance(amount, ir.Value)
-        else ctx.op("ConstantOfShape", sizes, value=ir.tensor(np.array([-amount], "float32")))
-    )
+    hidden = ctx.op("ConstantOfShape", sizes, value=ir.tensor(np.array([-amount], "float32")))
     parts = []
     if after is not None:
         parts.append(ctx.op("Trilu", hidden, ctx.constant(after + 1), upper=1))
     if before is not None:
         parts.append(ctx.op("Trilu", hidden, ctx.constant(-before - 1), upper=0))
     return ctx.op("Add", *parts) if len(parts) == 2 else parts[0]
-
-
-def _added(ctx: Context, amount: Amount) -> ir.Value:
-    return amount if isinstance(amount, ir.Value) else ctx.constant(-amount, "float32")
 
 
 def arithmetic(ctx: Context) -> bool:

@@ -34,7 +34,7 @@ RecurrentLayer = Any
 """A keras.layers.LSTM, GRU or SimpleRNN, or the cell of one."""
 
 HOLD = 1e9
-"""What a masked step adds to the update gate: beyond it lies no sum of inputs that has digits left in float32."""
+"""What a masked step, whose input is 0, adds to the update gate: far more than a state and a bias can take away."""
 
 TRUSTED = ("cpu",)
 """Runtimes measured to fill Y with zeros beyond sequence_lens, of which ONNX says nothing, and to keep equal keys of
@@ -272,8 +272,8 @@ class _Held(_Masking):
         self._flag = ctx.op("Transpose", flag, perm=[1, 0, 2])
 
     def enter(self, x: ir.Value) -> ir.Value:
-        """(batch, time, in) as it is."""
-        return x
+        """(batch, time, in), 0 at masked steps: what stands there may be larger than what holds the state."""
+        return self.ctx.op("Where", self.mask, x, self.ctx.constant(0.0, "float32"))
 
     def step_inputs(self, steps: ir.Value) -> ir.Value:
         """(time, batch, in) -> (time, batch, in + 1)."""

@@ -93,6 +93,22 @@ def test_a_masked_step_of_a_gru_holds_its_state_to_the_last_digit(tmp_path):
         assert (sequence[:, 1:][~held] != sequence[:, :-1][~held]).any()
 
 
+@pytest.mark.parametrize("garbage", [-1e12, 3e38, np.inf, np.nan])
+@pytest.mark.parametrize("layer", [layers.GRU, layers.LSTM])
+def test_what_stands_at_masked_steps_is_not_read(layer, garbage, tmp_path):
+    keras.utils.set_random_seed(2)
+    x = keras.Input(ROWS, name="x")
+    mask = keras.Input((None,), dtype="bool", name="mask")
+    _, file = convert(keras.Model([x, mask], layer(5)(x, mask=mask)), tmp_path / "layer.onnx")
+    rng = np.random.default_rng(0)
+    valid = rng.random((3, 12)) < 0.5
+    clean = np.where(valid[..., None], rng.normal(size=(3, 12, 4)), 0).astype("float32")
+    filled = np.where(valid[..., None], clean, np.float32(garbage))
+    session = onnxruntime.InferenceSession(file)
+    expected, got = (session.run(None, {"x": rows, "mask": valid})[0] for rows in (clean, filled))
+    np.testing.assert_array_equal(got, expected)
+
+
 OPERATIONS = {
     "lstm_last": (layers.LSTM, {}, {"LSTM": 1, "TopK": 1, "GatherND": 1}),
     "lstm_sequences": (layers.LSTM, {"return_sequences": True}, {"LSTM": 1, "TopK": 1, "GatherND": 2, "CumSum": 1}),

@@ -30,18 +30,17 @@ def _cross_attention(**options: Any) -> keras.Model:
     return keras.Model([query, key], layer([query, keras.layers.Masking()(key), value]))
 
 
-CLEAN = ("Loop", "If", "Softmax", "Gather")
-BOUND = {"Attention": 1, "MatMul": 4, "ReduceSumSquare": 2}
+CLEAN = ("Loop", "If", "Softmax", "Reshape", "Gather")
 
 
 @rule(
     "onnx",
     MultiHeadAttention,
     cases=(
-        Case("plain", _self_attention, ops={"Attention": 1, "MatMul": 4}, absent=(*CLEAN, "Shape", "Reshape")),
-        Case("masked", lambda: _self_attention(True), ops=BOUND, absent=CLEAN),
-        Case("history", lambda: _self_attention(history_only=True), ops=BOUND, absent=CLEAN),
-        Case("both", lambda: _self_attention(True, history_only=True), ops=BOUND, absent=CLEAN),
+        Case("plain", _self_attention, ops={"Attention": 1, "MatMul": 4}, absent=(*CLEAN, "Shape")),
+        Case("masked", lambda: _self_attention(True), ops={"Attention": 1, "MatMul": 4}, absent=CLEAN),
+        Case("history", lambda: _self_attention(history_only=True), ops={"Attention": 1}, absent=CLEAN),
+        Case("both", lambda: _self_attention(True, history_only=True), ops={"Attention": 1}, absent=CLEAN),
         Case("gelu", lambda: _self_attention(True, activation="gelu", use_bias=False), ops={"Attention": 1, "Gelu": 4}),
         Case(
             "weights", lambda: _self_attention(True, return_attention=True), ops={"Softmax": 1}, absent=("Attention",)
@@ -62,16 +61,7 @@ def lower(ctx: Context, layer: MultiHeadAttention, inputs: Inputs, masks: Masks)
         k,
         v,
         heads=layer.head_num,
-        mask=reasons(
-            ctx,
-            query,
-            key,
-            key_mask(masks),
-            layer.history_only,
-            scored=(q, k),
-            heads=layer.head_num,
-            positive=layer.activation in (keras.activations.relu, keras.activations.sigmoid),
-        ),
+        mask=reasons(ctx, query, key, key_mask(masks), layer.history_only),
         weights=layer.return_attention,
     )
     y = _project(ctx, layer, o, layer.Wo, layer.bo)
