@@ -103,9 +103,7 @@ def stream(model: keras.Model, feeds: Mapping[str, np.ndarray] | None = None) ->
         base = program(model, feeds)
         called = _called(base, found)
     every = base.layers
-    names = [f"{layer.name}_{name}" for layer in called for name in _state_names(layer)]
-    if len(set(names)) < len(names):
-        raise InputError("two recurrent layers of the model have one name.", "Give each layer its own name.")
+    names = _free_names(base.signature, called)
     batch = base.signature.inputs[0].shape[0]
     forms = [form for layer in called for form in _state_forms(layer)]
     states = [Tensor(name, "float32", (batch, size), domain) for name, (size, domain) in zip(names, forms, strict=True)]
@@ -215,20 +213,37 @@ def _called(base: Program, found: Sequence[keras.layers.RNN]) -> list[keras.laye
             except REFUSALS:
                 continue
         break
-    names = [layer.name for layer, _ in calls]
+    layers = [layer for layer, _ in calls]
     for layer, started in calls:
         if started:
             raise InputError(
                 f"layer {layer.name!r} starts from a state that the model itself computes or takes as an input.",
                 "Its state cannot be kept between calls as well; export the model without --state-io.",
             )
-        if names.count(layer.name) > 1:
+        if (times := layers.count(layer)) > 1:
             raise InputError(
-                f"layer {layer.name!r} is called {names.count(layer.name)} times in one run of the model, "
-                "so it has no one state.",
+                f"layer {layer.name!r} is called {times} times in one run of the model, so it has no one state.",
                 "Use a layer of its own at each place.",
             )
-    return [layer for layer, _ in calls]
+    return layers
+
+
+def _free_names(own: Signature, called: Sequence[keras.layers.RNN]) -> list[str]:
+    """The names of all states. Raises InputError for one that an input, an output or another layer has already."""
+    taken = {tensor.name: f"the output {tensor.name!r} of the model" for tensor in own.outputs}
+    taken |= {tensor.name: f"the input {tensor.name!r} of the model" for tensor in own.inputs}
+    names = []
+    for layer in called:
+        for kind in _state_names(layer):
+            names.append(f"{layer.name}_{kind}")
+            for name in (names[-1], f"{names[-1]}_out"):
+                if name in taken:
+                    raise InputError(
+                        f"a state of layer {layer.name!r} would be called {name!r}, and so is {taken[name]}.",
+                        "Give each layer, input and output a name of its own.",
+                    )
+                taken[name] = f"one of another layer, {layer.name!r}"
+    return names
 
 
 def _cells(layer: keras.layers.RNN) -> list[Any]:

@@ -179,3 +179,14 @@ def test_states_that_are_not_the_layers_own_are_refused():
     shared = layers.GRU(4, return_sequences=True, name="shared")
     with pytest.raises(InputError, match="'shared' is called 2 times"):
         stream(keras.Model(x, shared(shared(x))))
+
+
+def test_states_that_have_no_name_of_their_own_are_refused():
+    inner = keras.Sequential([keras.Input(ROWS), layers.GRU(4, return_sequences=True, name="same")])
+    with pytest.raises(InputError, match="layer 'same' would be called 'same_state_h', and so is one of another layer"):
+        stream(over(inner, layers.GRU(4, name="same")))
+    x = keras.Input(ROWS, name="first_state_c")
+    with pytest.raises(InputError, match=r"layer 'first' .*, and so is the input 'first_state_c' of the model"):
+        stream(keras.Model(x, lstm()(x)))
+    with pytest.raises(InputError, match=r"layer 'first' .*, and so is the output 'first_state_h_out' of the model"):
+        stream(over(lstm(), layers.Dense(2, name="first_state_h_out")))
