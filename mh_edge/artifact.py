@@ -37,6 +37,12 @@ FIELDS: Mapping[str, type | UnionType] = {
 }
 """What a manifest holds. A file that lacks one, or holds something else there, is not one of ours."""
 
+ITEMS: Mapping[str, type] = {"rules": int, "notes": str, "choices": dict, "session_options": str, "data": str}
+"""What the lists and dictionaries of a manifest hold."""
+
+VERIFIED = frozenset({"passed", "feeds", "required_tolerance"})
+"""What the figures of a verification hold at least."""
+
 FORMATS = {"onnx": "mh_edge_onnx", "tflite": "mh_edge_tflite"}
 """Each format (which is also the file's suffix) with the package whose `convert` makes it."""
 
@@ -228,5 +234,17 @@ def _fields(path: Path) -> dict[str, Any] | None:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         return None
-    ours = isinstance(fields, dict) and fields.get("mh_edge_manifest") == MANIFEST_LAYOUT
-    return fields if ours and all(isinstance(fields.get(key), kind) for key, kind in FIELDS.items()) else None
+    return fields if isinstance(fields, dict) and _ours(fields) else None
+
+
+def _ours(fields: Mapping[str, Any]) -> bool:
+    """Whether these are the fields of a manifest as `Manifest.write` writes them."""
+    if fields.get("mh_edge_manifest") != MANIFEST_LAYOUT:
+        return False
+    if not all(isinstance(fields.get(key), kind) for key, kind in FIELDS.items()):
+        return False
+    items = {key: fields[key].values() if isinstance(fields[key], dict) else fields[key] for key in ITEMS}
+    if not all(isinstance(item, kind) for key, kind in ITEMS.items() for item in items[key]):
+        return False
+    texts = all(isinstance(text, str) for choice in fields["choices"] for text in choice.values())
+    return texts and (fields["verified"] is None or fields["verified"].keys() >= VERIFIED)

@@ -143,3 +143,24 @@ def test_an_artifact_in_json_has_the_keys_of_the_contract() -> None:
 def test_json_has_no_nan() -> None:
     data = {"a": float("nan"), "b": [float("-inf"), (1.5, {"c": float("inf")})]}
     assert dumps(data) == '{"a": "nan", "b": ["-inf", [1.5, {"c": "inf"}]]}'
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("session_options", {"session.set_denormal_as_zero": None}),
+        ("session_options", {"session.set_denormal_as_zero": 1}),
+        ("notes", [{"a": 1}]),
+        ("rules", {"LSTM": "x"}),
+        ("choices", ["merged"]),
+        ("choices", [{"layer": "heads", "choice": "merged"}]),
+        ("choices", [{"layer": "heads", "choice": 3, "why": "fast"}]),
+        ("verified", {"passed": 1}),
+        ("data", [7]),
+    ],
+)
+def test_a_manifest_with_something_else_in_it_is_not_believed(model: Path, field: str, value: object) -> None:
+    manifest(model).write(model)
+    fields = json.loads(manifest_path(model).read_text())
+    manifest_path(model).write_text(json.dumps({**fields, field: value}))
+    assert read_manifest(model) is None

@@ -117,7 +117,7 @@ def test_what_the_manifest_knows_is_believed_while_it_is_fresh(tmp_path: Path) -
     path = tmp_path / "ours.tflite"
     path.write_bytes(SQUARE_TFLITE)
     signature = Signature((Tensor("query", "float32", ("batch",)),), (Tensor("out", "float32", ("batch",)),))
-    verified = {"passed": True, "feeds": 9}
+    verified = {"passed": True, "feeds": 9, "required_tolerance": {"abs": 1e-7, "rel": 1e-6}}
     sha256 = file_sha256(path)
     chosen = Choice("heads", "apart", "one operation would be slower")
     Manifest("tflite", sha256, None, signature, {"Square": 1}, ("n",), (chosen,), {}, (), {}, verified, {}).write(path)

@@ -219,10 +219,9 @@ def _denormal_product(path: Path) -> float:
     return float(done.stdout)
 
 
-def test_session_options_of_the_manifest_are_applied(tmp_path: Path) -> None:
-    path = artifacts.affine_onnx(tmp_path / "tiny.onnx", np.full((1, 1), 1e-10), np.zeros(1))
-    assert _denormal_product(path) == pytest.approx(1e-40, rel=1e-3)
-    made = Manifest(
+def _hinted(path: Path, options: dict[str, str]) -> None:
+    """Write a manifest with these session options beside the file."""
+    Manifest(
         format="onnx",
         sha256=file_sha256(path),
         opset=17,
@@ -230,11 +229,24 @@ def test_session_options_of_the_manifest_are_applied(tmp_path: Path) -> None:
         rules={},
         notes=(),
         choices=(),
-        session_options={"session.set_denormal_as_zero": "1"},
+        session_options=options,
         data=(),
         versions={},
         verified=None,
         recipe={},
-    )
-    made.write(path)
+    ).write(path)
+
+
+def test_session_options_of_the_manifest_are_applied(tmp_path: Path) -> None:
+    path = artifacts.affine_onnx(tmp_path / "tiny.onnx", np.full((1, 1), 1e-10), np.zeros(1))
+    assert _denormal_product(path) == pytest.approx(1e-40, rel=1e-3)
+    _hinted(path, {"session.set_denormal_as_zero": "1"})
     assert _denormal_product(path) == 0.0
+
+
+@pytest.mark.parametrize("options", [{"session.load_model_format": "ORT"}, {"session.set_denormal_as_zero": "x"}])
+def test_other_options_of_a_manifest_are_not(tmp_path: Path, options: dict[str, str]) -> None:
+    path = artifacts.affine_onnx(tmp_path / "tiny.onnx", KERNEL, BIAS)
+    _hinted(path, options)
+    with open_session(path) as session:
+        np.testing.assert_allclose(session.run({"x": ROWS})["y"], ROWS @ KERNEL + BIAS, atol=1e-6)

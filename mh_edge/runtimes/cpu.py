@@ -26,6 +26,9 @@ DTYPES = {
     "tensor(bool)": "bool",
 }
 
+HINTS = {"session.set_denormal_as_zero": ("0", "1")}
+"""The session options that are taken from a manifest, and their values: others could do more than change the speed."""
+
 SEVERITY_FATAL = 4  # what goes wrong comes back as an exception; ONNX Runtime need not print it as well
 
 
@@ -49,7 +52,8 @@ class CpuSession(Session):
         options.log_severity_level = SEVERITY_FATAL
         manifest = read_manifest(self.path)
         for key, value in ({} if manifest is None else manifest.session_options).items():
-            options.add_session_config_entry(key, value)
+            if value in HINTS.get(key, ()):
+                options.add_session_config_entry(key, value)
         try:
             self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
