@@ -13,7 +13,8 @@ from mh_edge.errors import InputError
 from mh_edge.layers import MultiHead
 from mh_edge.runtimes import open_session
 from mh_edge.signature import State
-from mh_edge.streaming import stream
+from mh_edge.streaming import stream, stream_notes
+from mh_edge.verification.domains import derive
 
 ROWS = (None, 4)
 FORMATS = ("onnx", "tflite")
@@ -123,6 +124,16 @@ def test_a_model_that_looks_at_whole_pieces_says_so(tmp_path):
     model = over(layers.Conv1D(4, 3, padding="same"), lstm())
     (artifact,) = mh_edge.export(model, tmp_path, state_io=True).artifacts
     assert any("depends on where a sequence is cut" in note for note in artifact.notes)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_pieces_that_begin_masked_do_not_add_up(whole):
+    """Keras gives zeros for a masked step that no step precedes in its piece, else the output before it."""
+    masked = over(layers.Masking(), lstm() if whole else layers.GRU(2))
+    (note,) = stream_notes(derive(stream(masked)))
+    assert "depends on where a sequence is cut" in note
+    zeros = over(layers.Masking(), lstm(zero_output_for_mask=True))
+    assert "gives what the model gives on the whole" in stream_notes(derive(stream(zeros)))[0]
 
 
 def test_verify_of_a_stream_takes_the_plain_model_and_real_feeds(tmp_path):
