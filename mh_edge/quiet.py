@@ -12,6 +12,7 @@ afterwards every line in it that is not such a message is written where it was g
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -96,8 +97,16 @@ def terminal() -> Iterator[TextIO]:
     if not shared:
         yield sys.stderr
         return
-    with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1) as stream:
-        yield stream
+    stream = _second_way()
+    os.dup2(2, stream.fileno())
+    yield stream
+    stream.flush()
+
+
+@functools.cache
+def _second_way() -> TextIO:
+    """One for the whole process and never closed: a logger that is made meanwhile keeps it as its stream."""
+    return os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
 
 
 @contextlib.contextmanager

@@ -131,3 +131,10 @@ def test_a_closed_descriptor_is_no_reason_to_fail() -> None:
         check=True,
     )
     assert done.stdout == "done\n"
+
+
+def test_a_logger_made_within_it_speaks_afterwards_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet():
+        handler = logging.StreamHandler()
+    handler.emit(logging.LogRecord("mine", logging.WARNING, "", 0, "heard", None, None))
+    assert capfd.readouterr().err == "heard\n"
