@@ -36,9 +36,7 @@ from mh_edge_tflite.recurrent import CACHE, Cell, Fit, SideBySide, numbers, recu
 from mh_edge_tflite.rules import gru, lstm, simple_rnn
 
 STACKING = 30
-"""What it costs to stack a number of a head beside the others', in multiplications; an estimate, on the side of one
-operation.
-"""
+"""What it costs to stack a number of a head beside the others', in multiplications; an estimate."""
 
 CELLS: dict[type, Cell] = {
     keras.layers.LSTM: lstm.CELL,

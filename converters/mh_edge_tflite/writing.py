@@ -25,6 +25,9 @@ ALIGNMENT = 16
 
 SIGNATURE_KEY = "serving_default"
 RUNTIME_VERSION = b"min_runtime_version"
+UNTAKEN = {schema.TensorType.BOOL, schema.TensorType.INT32, schema.TensorType.INT64}
+"""Types of which XNNPACK takes no operation."""
+
 SLACK = 1 << 20
 """Bytes added to the size of the first allocation, for the tables."""
 
@@ -59,6 +62,7 @@ def finished(content: bytes, kernels: Kernels, signature: Signature, rules: Mapp
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     main = model.subgraphs[0]
+    _put_masks_first(main)
     model.signatureDefs = [_definition(main, signature)]
     for number, graph in enumerate(model.subgraphs):
         graph.name = "main" if number == 0 else f"subgraph_{number}"
@@ -69,6 +73,22 @@ def finished(content: bytes, kernels: Kernels, signature: Signature, rules: Mapp
     builder.Finish(model.Pack(builder), IDENTIFIER)
     # A view: builder.Output() would copy the weights once more.
     return memoryview(builder.Bytes)[builder.Head() :]
+
+
+def _put_masks_first(main: Any) -> None:
+    """What reads the model's inputs alone and makes booleans or integers of them becomes the first operations.
+
+    A runtime with a delegate begins with the kind of the first operation, all of it that can be computed. The converter
+    orders by names: were a product of an input the first, XNNPACK would compute it in a partition of its own, before
+    the mask that the rest waits for.
+    """
+    made = {index for operator in main.operators for index in operator.outputs}
+
+    def waits(operator: Any) -> bool:
+        free = made.isdisjoint(() if operator.inputs is None else operator.inputs)
+        return not (free and any(main.tensors[index].type in UNTAKEN for index in operator.outputs))
+
+    main.operators.sort(key=waits)
 
 
 def _definition(main: Any, signature: Signature) -> Any:
