@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -18,6 +18,8 @@ import numpy as np
 from mh_edge.errors import InputError
 from mh_edge.signature import Dim, Signature, Tensor
 from mh_edge.wording import said
+
+Item = TypeVar("Item")
 
 BATCH = "batch"
 
@@ -33,6 +35,9 @@ PROBE_BATCHES = (2, 3)
 
 MOST_GROUPED = 4
 """Inputs for which every way to share lengths is tried (4 have 15); more share all or none."""
+
+MOST_SIZES = 5
+"""The same of free sizes, whatever their axes (5 have 52): those of query, key, value and an attention mask."""
 
 
 @dataclass(frozen=True)
@@ -216,16 +221,15 @@ def _refuse_stateful(model: keras.Model) -> None:
 def _with_names(unnamed: Program) -> Program:
     """Name the free dims and find the outputs by running the model at probe sizes."""
     inputs = unnamed.signature.inputs
-    for sharing in _sharings(inputs):
-        candidate = _named(inputs, sharing)
-        if (probed := _probe(unnamed, candidate)) is not None:
+    named = [_named(inputs, sharing) for sharing in _sharings(inputs)]
+    for candidate in (*named, *_across(named[0])):
+        probed = _probe(unnamed, candidate)
+        if not isinstance(probed, str):
             _refuse_empty(probed)
             return Program(unnamed.model, Signature(candidate, probed), unnamed.structure)
-    # No probe size suits the model: run it once more for the reason.
-    sizes = dict.fromkeys(Signature(candidate, ()).free_dims(), PROBE_SIZES[0][0])
-    reason = _attempt(unnamed, candidate, sizes)
     raise InputError(
-        f"Keras itself cannot run the model {unnamed.model.name!r} on zeros of its own input shapes: {reason}"
+        f"Keras itself cannot run the model {unnamed.model.name!r} on zeros of its own input shapes: {probed}",
+        "If some of its free sizes depend on each other, make them numbers in keras.Input.",
     )
 
 
@@ -241,15 +245,36 @@ def _refuse_empty(outputs: Sequence[Tensor]) -> None:
 def _sharings(inputs: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
     """The ways in which inputs may share free sizes, the freest first: for each input, the one it is named after."""
     free = [tensor for tensor in inputs if "?" in tensor.shape[1:]]
-    if len(free) > MOST_GROUPED:
-        ways = [tuple(free), (free[0],) * len(free)]
+    return [tuple(leader.get(tensor, tensor) for tensor in inputs) for leader in _ways(free, MOST_GROUPED)]
+
+
+def _ways(items: Sequence[Item], most: int) -> list[dict[Item, Item]]:
+    """The ways to take items for one, the freest first: for each item, the first of those that it is one with."""
+    if len(items) > most:
+        ways = [tuple(items), (items[0],) * len(items)]
     else:
         ways = [()]
-        for tensor in free:
-            ways = [(*way, leader) for way in ways for leader in (*dict.fromkeys(way), tensor)]
-    by_freedom = sorted(ways, key=lambda way: -len(set(way)))
-    leaders = [dict(zip(free, way, strict=True)) for way in by_freedom]
-    return [tuple(leader.get(tensor, tensor) for tensor in inputs) for leader in leaders]
+        for item in items:
+            ways = [(*way, leader) for way in ways for leader in (*dict.fromkeys(way), item)]
+    return [dict(zip(items, way, strict=True)) for way in sorted(ways, key=lambda way: -len(set(way)))]
+
+
+def _across(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+    """Named inputs with sizes of different axes as one, the freest first: an attention mask is as wide as the key is
+    long.
+    """
+    at = {dim: (axis, tensor) for tensor in inputs for axis, dim in enumerate(tensor.shape) if isinstance(dim, str)}
+    at.pop(BATCH, None)
+    if all(axis == 1 for axis, _ in at.values()):
+        return  # nothing that the inputs cannot share as a whole
+    for leader in _ways(sorted(at, key=lambda dim: at[dim][0]), MOST_SIZES):
+        (first, *others) = dict.fromkeys(leader.values())
+        short = {} if others else {first: first.removeprefix(f"{at[first][1].name}_")}
+        names = {dim: short.get(one, one) for dim, one in leader.items()}
+        yield tuple(
+            replace(tensor, shape=tuple(names.get(dim, dim) if isinstance(dim, str) else dim for dim in tensor.shape))
+            for tensor in inputs
+        )
 
 
 def _named(inputs: Sequence[Tensor], sharing: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -290,21 +315,24 @@ def _attempt(unnamed: Program, inputs: Sequence[Tensor], sizes: Mapping[str, int
         return said(error)
 
 
-def _probe(unnamed: Program, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """Output tensors, their free dims named after the input dims they follow; None when no probe size suits the
-    model.
+def _probe(unnamed: Program, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | str:
+    """Output tensors, their free dims named after the input dims they follow; what Keras said first where no probe size
+    suits the model.
     """
     names = Signature(inputs, ()).free_dims()
     lengths = [name for name in names if name != BATCH]
+    reasons = []
     for sizes in PROBE_SIZES:
         if 2 * len(lengths) > len(sizes):
-            return None
+            return f"it has {len(lengths)} free sizes"
         first = dict(zip(lengths, sizes, strict=False)) | {BATCH: PROBE_BATCHES[0]}
         second = dict(zip(lengths, sizes[len(lengths) :], strict=False)) | {BATCH: PROBE_BATCHES[1]}
-        one, two = _attempt(unnamed, inputs, first), _attempt(unnamed, inputs, second)
-        if not isinstance(one, str) and not isinstance(two, str):
+        one = _attempt(unnamed, inputs, first)
+        two = one if isinstance(one, str) else _attempt(unnamed, inputs, second)
+        if not isinstance(two, str):
             return _outputs(unnamed, inputs, one, two, (first, second))
-    return None
+        reasons.append(two)
+    return reasons[0]
 
 
 def _outputs(
