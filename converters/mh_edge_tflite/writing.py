@@ -26,7 +26,7 @@ ALIGNMENT = 16
 SIGNATURE_KEY = "serving_default"
 RUNTIME_VERSION = b"min_runtime_version"
 UNTAKEN = {schema.TensorType.BOOL, schema.TensorType.INT32, schema.TensorType.INT64}
-"""Types of which XNNPACK takes no operation."""
+"""Types of masks and positions, which XNNPACK leaves to the runtime's own operations."""
 
 SLACK = 1 << 20
 """Bytes added to the size of the first allocation, for the tables."""
