@@ -107,7 +107,8 @@ def export(
         ]
         tables.show(console, ("file", "size", "operations", "verified"), rows)
         for item in result.artifacts:
-            for note in (*item.notes, *tables.proof_notes(item.verified)):
+            hints = [f"faster with ONNX Runtime's {key}={value}" for key, value in item.session_options.items()]
+            for note in (*item.notes, *hints, *tables.proof_notes(item.verified)):
                 console.print(f"{item.path.name}: {note}")
         if no_verify:
             console.print(
