@@ -144,13 +144,13 @@ _SEVERAL: Mapping[Callable[..., Any], Callable[[Context, ir.Value], ir.Value | N
 """Activation -> what builds it of several operations, or None where it cannot."""
 
 
-# What the recurrent operations of ONNX take: name, then alpha and beta where the function has them.
+# What the recurrent operations of ONNX take: name, then alpha and beta where the function has them. Not softplus, whose
+# exp overflows within ONNX Runtime's.
 _RECURRENT: Mapping[Callable[..., Any], tuple[str, float | None, float | None]] = {
     _act.sigmoid: ("Sigmoid", None, None),
     _act.tanh: ("Tanh", None, None),
     _act.relu: ("Relu", None, None),
     _act.softsign: ("Softsign", None, None),
-    _act.softplus: ("Softplus", None, None),
     _act.elu: ("Elu", 1.0, None),
     _act.leaky_relu: ("LeakyRelu", 0.2, None),
     _act.hard_sigmoid: ("HardSigmoid", 1.0 / 6.0, 0.5),

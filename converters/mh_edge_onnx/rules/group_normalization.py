@@ -24,6 +24,12 @@ def _model(shape: tuple[int | None, ...], **options: object) -> keras.Model:
     return model
 
 
+def _behind() -> keras.Model:
+    """Behind an operation whose width the converter does not know."""
+    inner = keras.layers.TimeDistributed(keras.layers.LayerNormalization())
+    return keras.Sequential([keras.Input((None, 6)), inner, keras.layers.GroupNormalization(3)])
+
+
 _OPS = {"InstanceNormalization": 1, "Reshape": 2, "Transpose": 2, "Mul": 1, "Add": 1}
 _LITTER = ("ReduceMean", "Sqrt", "Sub", "Cast")
 
@@ -36,6 +42,7 @@ _LITTER = ("ReduceMean", "Sqrt", "Sub", "Cast")
         Case("rows", lambda: _model((None, 6)), ops=_OPS, absent=(*_LITTER, "Shape")),
         Case("image", lambda: _model((None, None, 6)), ops=_OPS | {"Shape": 1}, absent=_LITTER),
         Case("bare", lambda: _model((None, 6), center=False, scale=False), ops=_OPS | {"Mul": 0, "Add": 0}),
+        Case("behind", _behind, ops=_OPS | {"Reshape": 4}, absent=_LITTER),
         Case("vector", lambda: _model((6,)), ops=_OPS | {"Transpose": 0}, absent=_LITTER),
     ),
 )
@@ -46,8 +53,8 @@ def lower(ctx: Context, layer: keras.layers.GroupNormalization, inputs: Inputs, 
     """
     del masks
     x, groups = inputs[0], layer.groups
-    sizes = ctx.shape(x)
-    width = sizes[-1]
+    width = layer.input_spec.axes[layer.axis]
+    sizes = [*ctx.shape(x)[:-1], width]
     places = len(sizes) > 2
     split = [0, -1, groups, width // groups] if places else [0, groups, -1]
     y = ctx.op("Reshape", x, ctx.constant(split))
