@@ -29,6 +29,9 @@ NEWEST_TF2ONNX_OPSET = 18
 """tf2onnx 1.17 refuses anything newer; newer opsets are reached by lifting its output."""
 
 
+ATTEMPTS = 20
+"""tf2onnx drops the Squeeze behind a convolution of one channel about one time in six, by the order of its sets."""
+
 HANDLER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """tf2onnx checks with assertions and its own ValueErrors, and stumbles over what it did not foresee."""
 
@@ -61,16 +64,24 @@ def to_ir(captured: Capture, opset: int) -> ir.Model:
     import tf2onnx
 
     wanted = min(opset, NEWEST_TF2ONNX_OPSET)
-    # Deprecations and guesses of shapes, which say nothing to the user of this package.
-    with loggers_at(logging.CRITICAL, "tf2onnx", "tensorflow", "absl"), _refusals_named():
-        proto, _ = tf2onnx.convert.from_graph_def(
-            captured.graph,
-            name="mh_edge",
-            input_names=[*captured.inputs, *captured.weights],
-            output_names=list(captured.outputs),
-            opset=wanted,
-            custom_op_handlers={MARK: (_mark, []), **HANDLERS},
-            extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
+    for _ in range(ATTEMPTS):
+        # Deprecations and guesses of shapes, which say nothing to the user of this package.
+        with loggers_at(logging.CRITICAL, "tf2onnx", "tensorflow", "absl"), _refusals_named():
+            proto, _ = tf2onnx.convert.from_graph_def(
+                captured.graph,
+                name="mh_edge",
+                input_names=[*captured.inputs, *captured.weights],
+                output_names=list(captured.outputs),
+                opset=wanted,
+                custom_op_handlers={MARK: (_mark, []), **HANDLERS},
+                extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
+            )
+        if _ranks_hold(proto, captured):
+            break
+    else:
+        raise ConversionError(
+            "tf2onnx gives an output of the model, or of one of its layers, another number of axes than TensorFlow.",
+            "Write a rule for that layer (mh_edge.rules.rule), or replace it.",
         )
     model: ir.Model = ir.from_proto(proto)
     _refuse_unknown(model)
@@ -80,6 +91,20 @@ def to_ir(captured: Capture, opset: int) -> ir.Model:
             value.shape = ir.Shape(shape)
     _bind(model, captured)
     return model
+
+
+def _ranks_hold(proto: onnx.ModelProto, captured: Capture) -> bool:
+    """Whether each output has as many axes as TensorFlow traced, as far as ONNX can infer it from the operations."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    del bare.graph.value_info[:]
+    for output in bare.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    kinds = [output.type.tensor_type for output in onnx.shape_inference.infer_shapes(bare).graph.output]
+    return all(
+        shape is None or not kind.HasField("shape") or len(kind.shape.dim) == len(shape)
+        for kind, shape in zip(kinds, captured.shapes, strict=True)
+    )
 
 
 def _refuse_unknown(model: ir.Model) -> None:

@@ -6,7 +6,7 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "attention",
         ("openvino", "torch"),
-        "attention in tiles that stay in the cache; ONNX Runtime's kernel writes the whole matrix of scores",
+        "not separated: attention in tiles, where ONNX Runtime writes all scores, and no denormals where masked",
     ),
     ("attention", ("function", "xla"), "TensorFlow's exponential gives zero where ours gives a denormal"),
 )

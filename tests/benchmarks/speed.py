@@ -27,10 +27,10 @@ RESULTS = Path(__file__).parent / "results"
 AT_ONCE = 8
 """Models prepared by one process: tf2onnx never gives its memory back."""
 
-RUNS, PEER_RUNS = 5, 3
+RUNS, PEER_RUNS = 5, 1
 """Processes for each column of 1 thread, and how many of them measure all peers and not only what the targets need."""
 
-REPEATS = 3
+REPEATS = 1
 """How often the one process of a column of 2 threads, or with TensorFlow, measures each point."""
 
 BUDGET = 0.1

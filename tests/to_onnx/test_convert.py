@@ -244,6 +244,29 @@ def test_a_table_is_a_sentence(tmp_path):
         convert(model, tmp_path / "x.onnx")
 
 
+def test_a_graph_in_which_tf2onnx_loses_an_axis_is_made_again(tmp_path, monkeypatch):
+    """It does so now and then with convolutions of one channel; here the first time, and then every time."""
+    real, made = tf2onnx.convert.from_graph_def, []
+
+    def losing(*args, **options):
+        proto, storage = real(*args, **options)
+        made.append(proto)
+        if len(made) == 1 or always:
+            output = proto.graph.output[0]
+            proto.graph.node.append(onnx.helper.make_node("Flatten", [output.name], ["flat"]))
+            output.name = "flat"
+        return proto, storage
+
+    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", losing)
+    always = False
+    model = keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(1, 3, padding="same")])
+    assert proven(model, tmp_path / "x.onnx").passed
+    assert len(made) > 1
+    always = True
+    with pytest.raises(ConversionError, match="another number of axes"):
+        convert(model, tmp_path / "x.onnx")
+
+
 def test_a_rank_that_tf2onnx_has_wrong_is_not_believed(tmp_path, monkeypatch):
     """It forgets it now and then, which depends on the order of its sets; here it always does."""
     real = tf2onnx.convert.from_graph_def
