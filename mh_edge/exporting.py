@@ -24,7 +24,7 @@ from mh_edge.models import require_model
 from mh_edge.opsets import resolve_opset
 from mh_edge.packages import require, versions
 from mh_edge.quiet import quiet
-from mh_edge.repeating import FAILURES, command
+from mh_edge.repeating import command, proof_options
 from mh_edge.signature import Signature
 
 if TYPE_CHECKING:
@@ -144,12 +144,7 @@ def export(
                 "--batch": batch,
                 "--sequence": sequence,
                 "--dim": tuple(f"{size}={length}" for size, length in (dims or {}).items()),
-                "--atol": atol,
-                "--rtol": rtol,
-                "--seed": seed or None,
-                "--failures": None if str(failures) == FAILURES else failures,
-                "--import": tuple(custom_modules),
-                "--unsafe": unsafe,
+                **proof_options(atol, rtol, seed, failures, custom_modules, unsafe),
             }
             repeat = _Repeat(model, folder, given) if isinstance(model, str | Path) else None
             figures = _proven(program, candidates, _shown(model), options, repeat)

@@ -1,8 +1,15 @@
-"""What the rules of recurrent layers on every target have in common."""
+"""What the rules of recurrent layers on every target, and streams, have in common."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import keras
+
+
+def cells(layer: keras.layers.RNN) -> list[Any]:
+    """The cells of the layer, the one that reads x first."""
+    return list(layer.cell.cells) if isinstance(layer.cell, keras.layers.StackedRNNCells) else [layer.cell]
 
 
 def zeroed_elsewhere(layer: Any) -> str | None:

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 FAILURES = "mh-edge-failures"
 """Folder in which the commands save a feed that fails, unless they are told another."""
+
+
+def proof_options(
+    atol: float | None, rtol: float | None, seed: int, failures: object, custom_modules: Sequence[str], unsafe: bool
+) -> dict[str, object]:
+    """The options of a proof by flag; those that have their usual values as not given."""
+    return {
+        "--atol": atol,
+        "--rtol": rtol,
+        "--seed": seed or None,
+        "--failures": None if str(failures) == FAILURES else failures,
+        "--import": tuple(custom_modules),
+        "--unsafe": unsafe,
+    }
 
 
 def command(*words: object, options: Mapping[str, object]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from mh_edge.errors import InputError
 from mh_edge.program import Program, program
+from mh_edge.recurrence import cells
 from mh_edge.signature import Domain, Signature, State, Tensor
 from mh_edge.verification.calls import CALLS
 
@@ -261,14 +262,10 @@ def _free_names(own: Signature, called: Sequence[keras.layers.RNN]) -> list[str]
     return names
 
 
-def _cells(layer: keras.layers.RNN) -> list[Any]:
-    return list(layer.cell.cells) if isinstance(layer.cell, keras.layers.StackedRNNCells) else [layer.cell]
-
-
 def _state_forms(layer: keras.layers.RNN) -> list[tuple[int, Domain]]:
     """Units of each state, and which values it takes."""
     forms = []
-    for cell in _cells(layer):
+    for cell in cells(layer):
         known = isinstance(cell, keras.layers.LSTMCell | keras.layers.GRUCell | keras.layers.SimpleRNNCell)
         bound = 1.0 if known and cell.activation in BOUNDED else None
         sizes = keras.tree.flatten(cell.state_size)
@@ -280,7 +277,7 @@ def _state_names(layer: keras.layers.RNN) -> list[str]:
     """One name per state: "state_h", "state_c"; in a stack of cells after the number of the cell."""
     stacked = isinstance(layer.cell, keras.layers.StackedRNNCells)
     names = []
-    for number, cell in enumerate(_cells(layer)):
+    for number, cell in enumerate(cells(layer)):
         count = len(keras.tree.flatten(cell.state_size))
         kinds = KINDS.get(type(cell)) or (("h",) if count == 1 else tuple(map(str, range(count))))
         names += [f"{number}_state_{kind}" if stacked else f"state_{kind}" for kind in kinds]

@@ -86,7 +86,7 @@ def to_ir(captured: Capture, opset: int) -> ir.Model:
     model: ir.Model = ir.from_proto(proto)
     _refuse_unknown(model)
     for value, shape in zip(model.graph.outputs, captured.shapes, strict=True):
-        # tf2onnx keeps the old shape where it makes a Squeeze or a Reshape of a Transpose of one channel.
+        # Behind a marked layer nothing is inferred, and tf2onnx's own claim may have another rank.
         if shape is not None and value.shape is not None and len(value.shape) != len(shape):
             value.shape = ir.Shape(shape)
     _bind(model, captured)

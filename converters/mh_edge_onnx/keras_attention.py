@@ -27,28 +27,6 @@ Source: keras 3.15, backend/tensorflow/nn.py, dot_product_attention.
 SUBTRACTED = 1e9
 """Source: keras 3.15, layers/attention/attention.py."""
 
-HOOKS = ("_compute_attention", "_compute_attention_mask", "_compute_causal_mask", "_masked_softmax")
-"""Methods that `call` asks and that a subclass may have replaced."""
-
-
-def replaced(layer: keras.layers.Layer, base: type, hooks: tuple[str, ...]) -> str | None:
-    """A sentence about the hooks of `base` that the class of this layer has replaced; None when there is none."""
-    found = [name for name in hooks if getattr(type(layer), name) is not getattr(base, name)]
-    return f"{type(layer).__name__} has {', '.join(found)} of its own" if found else None
-
-
-def declined(layer: Any, base: type) -> str | None:
-    """Why a layer of several heads is left to the default conversion; None when it is not."""
-    if own := replaced(layer, base, HOOKS):
-        return own
-    if not layer.built:
-        return "it was never called"
-    parts = (layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense)
-    if any(part.quantization_mode or part.lora_enabled for part in parts):
-        return "its kernels are quantized or low-rank"
-    axes = len(layer._query_dense.equation.split(",")[0])
-    return None if axes == 3 else f"its query has {axes} axes, not (batch, time, width)"
-
 
 def lower_heads(ctx: Context, layer: Any) -> tuple[ir.Value, ...]:
     """y = (softmax(q kᵀ / sqrt(d), where visible) v · gate) Wo + bo for each head; q, k, v, gate = x W + b.

@@ -8,7 +8,7 @@ subtract 1e9, so they are the softmax of what is left of the scores in float32.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -23,12 +23,6 @@ UNSEEN = 0.7 * float(np.finfo(np.float32).max)
 
 SUBTRACTED = 1e9
 """What Attention and AdditiveAttention subtract in float32."""
-
-
-def overridden(layer: keras.Layer, base: type, methods: Sequence[str]) -> str | None:
-    """A sentence about the methods of `base`, which its `call` asks, that the class of this layer has replaced."""
-    found = [name for name in methods if getattr(type(layer), name) is not getattr(base, name)]
-    return f"{type(layer).__name__} has {', '.join(found)} of its own" if found else None
 
 
 def hidden(mask: Tensor | None, axis: int | None = None) -> Tensor | None:
@@ -51,21 +45,6 @@ def hiding(reasons: Iterable[Tensor | None], by: float) -> Tensor | None:
     """
     masks = [additive(reason, by) for reason in reasons if reason is not None]
     return functools.reduce(tf.minimum, masks) if masks else None
-
-
-HOOKS = ("_compute_attention", "_compute_attention_mask", "_compute_causal_mask", "_masked_softmax")
-"""Methods of a layer of several heads that a subclass may replace, though it keeps `call`."""
-
-
-def declined(layer: Any, base: type) -> str | None:
-    """Why a layer of several heads is left to the default conversion."""
-    if own := overridden(layer, base, HOOKS):
-        return own
-    parts = (layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense)
-    if any(part.quantization_mode or part.lora_enabled for part in parts):
-        return "its kernels are quantized or low-rank"
-    axes = len(layer._query_dense.equation.split(",")[0])
-    return None if axes == 3 else f"its query has {axes} axes, not (batch, time, width)"
 
 
 def lower_heads(layer: Any, given: Mapping[str, Any], query_mask: Tensor | None, window: int | None) -> Any:

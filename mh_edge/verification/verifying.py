@@ -15,7 +15,7 @@ import numpy as np
 from mh_edge.artifact import read_manifest
 from mh_edge.errors import UsageError
 from mh_edge.quiet import quiet
-from mh_edge.repeating import FAILURES, command
+from mh_edge.repeating import command, proof_options
 from mh_edge.runtimes import SUFFIXES, open_session
 from mh_edge.verification.calls import CallsTrial, both, repeated, started
 from mh_edge.verification.group import Group
@@ -101,14 +101,7 @@ def verify(
                 found_over = group.compare(trials, given, None) if trials else {}
                 verdicts |= {path: both(verdicts[path], verdict) for path, verdict in found_over.items()}
         if named is not None:
-            options = {
-                "--atol": atol,
-                "--rtol": rtol,
-                "--seed": seed or None,
-                "--failures": None if str(failures) == FAILURES else failures,
-                "--import": tuple(custom_modules),
-                "--unsafe": unsafe,
-            }
+            options = proof_options(atol, rtol, seed, failures, custom_modules, unsafe)
             verdicts = {path: _repeatable(verdict, named, options) for path, verdict in verdicts.items()}
         return Verification(label or name, against.yardstick, tuple(verdicts[path] for path in paths))
 

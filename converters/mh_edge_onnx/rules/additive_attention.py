@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
+from mh_edge.keras_attention import OF_SCORES, overridden
 from mh_edge.rules import Case, rule
 from mh_edge_onnx.attention import pair_scores, width
 from mh_edge_onnx.context import Context, Inputs, Masks
-from mh_edge_onnx.keras_attention import lower_scored, replaced
-from mh_edge_onnx.rules.keras_attention import HOOKS
+from mh_edge_onnx.keras_attention import lower_scored
 
 _Layer = keras.layers.AdditiveAttention
 
@@ -29,7 +29,7 @@ CLEAN = ("Loop", "If", "Reshape", "ReduceSum")
 @rule(
     "onnx",
     _Layer,
-    applies=lambda layer: replaced(layer, _Layer, HOOKS),
+    applies=lambda layer: overridden(layer, _Layer, OF_SCORES),
     cases=(
         Case("plain", _model, ops={"Softmax": 1, "Tanh": 1, "MatMul": 2}, absent=(*CLEAN, "Shape")),
         Case("unscaled", lambda: _model(use_scale=False), ops={"Softmax": 1, "MatMul": 2}, absent=(*CLEAN, "Shape")),

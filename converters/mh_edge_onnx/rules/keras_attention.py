@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
+from mh_edge.keras_attention import OF_SCORES, overridden
 from mh_edge.rules import Case, rule
 from mh_edge_onnx.attention import pair_scores, width
 from mh_edge_onnx.context import Context, Inputs, Masks
-from mh_edge_onnx.keras_attention import lower_scored, replaced
+from mh_edge_onnx.keras_attention import lower_scored
 
 _Layer = keras.layers.Attention
-HOOKS = ("_calculate_scores", "_apply_scores", "_calculate_score_mask")
 
 
 def _own(masked: bool = False, call: dict[str, Any] | None = None, **options: Any) -> keras.Model:
@@ -37,7 +37,7 @@ SCORES = {"return_attention_scores": True}
 @rule(
     "onnx",
     _Layer,
-    applies=lambda layer: replaced(layer, _Layer, HOOKS),
+    applies=lambda layer: overridden(layer, _Layer, OF_SCORES),
     cases=(
         Case("plain", _own, ops={"Attention": 1}, absent=(*CLEAN, "Shape", "MatMul")),
         Case("scale", lambda: _own(use_scale=True), ops={"Attention": 1, "Mul": 1}, absent=CLEAN),

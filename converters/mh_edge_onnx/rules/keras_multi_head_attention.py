@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import onnx_ir as ir
 
+from mh_edge.keras_attention import declined
 from mh_edge.rules import Case, rule
 from mh_edge_onnx.context import Context, Inputs, Masks
-from mh_edge_onnx.keras_attention import declined, lower_heads
+from mh_edge_onnx.keras_attention import lower_heads
 
 _Layer = keras.layers.MultiHeadAttention
 

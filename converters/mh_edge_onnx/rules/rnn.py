@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import onnx_ir as ir
 
-from mh_edge.recurrence import zeroed_elsewhere
+from mh_edge.recurrence import cells, zeroed_elsewhere
 from mh_edge.rules import Case, rule
 from mh_edge_onnx import recurrent
 from mh_edge_onnx.context import Context, Inputs, Masks
@@ -24,11 +24,6 @@ KINDS: dict[type, Cell] = {
     keras.layers.GRUCell: gru.CELL,
     keras.layers.SimpleRNNCell: simple_rnn.CELL,
 }
-
-
-def cells(layer: keras.layers.RNN) -> list[Any]:
-    """The cells of the layer, the one that reads x first."""
-    return list(layer.cell.cells) if isinstance(layer.cell, keras.layers.StackedRNNCells) else [layer.cell]
 
 
 def stages(layer: keras.layers.RNN) -> list[Stage]:

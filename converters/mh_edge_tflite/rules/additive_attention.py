@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mh_edge.keras_attention import OF_SCORES, overridden
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.attention import pairs
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
-from mh_edge_tflite.keras_attention import lower_scored, overridden
+from mh_edge_tflite.keras_attention import lower_scored
 
 
 def _model(masked: bool, call: dict[str, Any] | None = None, **options: Any) -> keras.Model:
@@ -25,7 +26,7 @@ def _model(masked: bool, call: dict[str, Any] | None = None, **options: Any) -> 
     applies=lambda layer: overridden(
         layer,
         keras.layers.AdditiveAttention,
-        ("_calculate_scores", "_apply_scores", "_calculate_score_mask", "compute_mask"),
+        (*OF_SCORES, "compute_mask"),
     ),
     cases=(
         Case("self", lambda: _model(False), ops={"TANH": 1, "FULLY_CONNECTED": 1, "SOFTMAX": 1}, absent=("SHAPE",)),

@@ -6,9 +6,10 @@ from typing import Any
 
 import keras
 
+from mh_edge.keras_attention import declined
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.context import Context, Inputs, Masks
-from mh_edge_tflite.keras_attention import declined, lower_heads
+from mh_edge_tflite.keras_attention import lower_heads
 
 
 def _model(masked: bool, call: dict[str, Any] | None = None, *, steps: int | None = None, **options: Any) -> Any:

@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mh_edge.keras_attention import OF_SCORES, overridden
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.attention import pairs
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor
-from mh_edge_tflite.keras_attention import lower_scored, overridden
+from mh_edge_tflite.keras_attention import lower_scored
 
 
 def _model(masked: bool, call: dict[str, Any] | None = None, **options: Any) -> keras.Model:
@@ -32,9 +33,7 @@ CAUSAL = {"use_causal_mask": True}
 @rule(
     "tflite",
     keras.layers.Attention,
-    applies=lambda layer: overridden(
-        layer, keras.layers.Attention, ("_calculate_scores", "_apply_scores", "_calculate_score_mask", "compute_mask")
-    ),
+    applies=lambda layer: overridden(layer, keras.layers.Attention, (*OF_SCORES, "compute_mask")),
     cases=(
         Case("self", lambda: _model(False), ops={"BATCH_MATMUL": 2, "SOFTMAX": 1}, absent=("SHAPE",)),
         Case("masked", lambda: _model(True), ops={"BATCH_MATMUL": 2}, absent=("SHAPE", "SELECT_V2")),

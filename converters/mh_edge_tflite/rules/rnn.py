@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mh_edge.recurrence import zeroed_elsewhere
+from mh_edge.recurrence import cells, zeroed_elsewhere
 from mh_edge.rules import Case, rule
 from mh_edge_tflite.context import Context, Inputs, Masks
 from mh_edge_tflite.recurrent import Cell, SideBySide, Stage, batch_first
@@ -23,11 +23,6 @@ KINDS: dict[type, Cell] = {
     keras.layers.GRUCell: gru.CELL,
     keras.layers.SimpleRNNCell: simple_rnn.CELL,
 }
-
-
-def cells(layer: keras.layers.RNN) -> list[Any]:
-    """The cells of the layer, the one that reads x first."""
-    return list(layer.cell.cells) if isinstance(layer.cell, keras.layers.StackedRNNCells) else [layer.cell]
 
 
 def _known(layer: keras.layers.RNN) -> str | None:
