@@ -1,0 +1,1 @@
+"""One scheme per file: schemes/<format>/<name>.py, found because it lies there."""

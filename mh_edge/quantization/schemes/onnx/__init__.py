@@ -1,0 +1,1 @@
+"""Schemes for .onnx files, on onnxruntime.quantization."""

@@ -1,0 +1,1 @@
+"""Schemes for .tflite files, on litert-quantizer."""

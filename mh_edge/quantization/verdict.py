@@ -1,0 +1,85 @@
+"""What a quantized model lost, measured: float against quantized on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Change:
+    """One output of a quantized model (y) beside the float one's (r), over all samples.
+
+    sqnr_db: 10 log10(sum r² / sum (r - y)²). mean_error_std, max_error_std: mean and max of |r - y| in units of the
+    standard deviation of r. cosine: mean over samples of (r · y) / (|r| |y|). top1_agreement: share of samples (of
+    positions, where there are several) whose greatest entry stands at the same place; None when the output is not
+    class-like.
+    """
+
+    sqnr_db: float
+    mean_error_std: float
+    max_error_std: float
+    cosine: float
+    top1_agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Float against quantized. on: what it was measured on, in words. accuracy, accuracy_float: share right, or the mean
+    of the user's metric (metric: its name), with labels only. worse, better: samples that only the float, only the
+    quantized model got right. latency_ratio: time of quantized / float at `latency_batch` samples a call, interleaved in one run;
+    latency_interval: 95 %. size_ratio: bytes / bytes.
+    """
+
+    on: str
+    samples: int
+    outputs: Mapping[str, Change]
+    metric: str | None = None
+    accuracy_float: float | None = None
+    accuracy: float | None = None
+    worse: int | None = None
+    better: int | None = None
+    size_ratio: float | None = None
+    latency_ratio: float | None = None
+    latency_interval: tuple[float, float] | None = None
+    latency_ms: tuple[float, float] | None = None
+    latency_batch: int | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """Of the class-like output that agrees least."""
+        return min(
+            (one.top1_agreement for one in self.outputs.values() if one.top1_agreement is not None), default=None
+        )
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of the output that lost most."""
+        return min(one.sqnr_db for one in self.outputs.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of the `metrics` object of `mh-edge quantize --json`."""
+        outputs = self.outputs.values()
+        return {
+            "on": self.on,
+            "samples": self.samples,
+            "top1_agreement": self.top1_agreement,
+            "metric": self.metric,
+            "accuracy_float": self.accuracy_float,
+            "accuracy": self.accuracy,
+            "worse": self.worse,
+            "better": self.better,
+            "sqnr_db": self.sqnr_db,
+            "mean_error_std": max(one.mean_error_std for one in outputs),
+            "max_error_std": max(one.max_error_std for one in outputs),
+            "cosine": min(one.cosine for one in outputs),
+            "size_ratio": self.size_ratio,
+            "latency_ratio": self.latency_ratio,
+            "latency_interval": self.latency_interval,
+            "latency_ms": self.latency_ms,
+            "latency_batch": self.latency_batch,
+            "outputs": {name: vars(change) for name, change in self.outputs.items()},
+            "notes": list(self.notes),
+        }
