@@ -33,6 +33,7 @@ FIELDS: Mapping[str, type | UnionType] = {
     "data": list,
     "versions": dict,
     "verified": dict | None,
+    "quantized": dict | None,
     "recipe": dict,
 }
 """What a manifest holds. A file that lacks one, or holds something else there, is not one of ours."""
@@ -42,6 +43,9 @@ ITEMS: Mapping[str, type] = {"rules": int, "notes": str, "choices": dict, "sessi
 
 VERIFIED = frozenset({"passed", "feeds", "required_tolerance"})
 """What the figures of a verification hold at least."""
+
+QUANTIZED = frozenset({"scheme", "metrics", "gate", "kept_float"})
+"""What is recorded of a quantization."""
 
 FORMATS = {"onnx": "mh_edge_onnx", "tflite": "mh_edge_tflite"}
 """Each format (which is also the file's suffix) with the package whose `convert` makes it."""
@@ -86,7 +90,8 @@ class Artifact:
     subgraphs included. rules: how many layer calls each rule lowered (known for TFLite from the manifest). verified:
     the figures of the verification, None when it was not verified. notes: what a user should know before
     running it. made: rule -> the operations it made, as far as the file marks them. choices, session_options: as in
-    Converted, from the manifest.
+    Converted, from the manifest. quantized: the scheme, what it lost, the gate it passed and what stayed in float; None
+    when mh-edge did not quantize it.
     """
 
     path: Path
@@ -102,6 +107,7 @@ class Artifact:
     made: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
     session_options: Mapping[str, str] = field(default_factory=dict)
+    quantized: Mapping[str, Any] | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -128,6 +134,7 @@ class Artifact:
             "notes": list(self.notes),
             "choices": [asdict(choice) for choice in self.choices],
             "session_options": dict(self.session_options),
+            "quantized": None if self.quantized is None else dict(self.quantized),
         }
 
 
@@ -147,6 +154,7 @@ class Manifest:
     versions: dict[str, str]
     verified: Mapping[str, Any] | None
     recipe: Mapping[str, Any]
+    quantized: Mapping[str, Any] | None = None
 
     def write(self, artifact: Path) -> Path:
         """Write it beside the artifact -> its path."""
@@ -164,6 +172,7 @@ class Manifest:
             "data": list(self.data),
             "versions": dict(self.versions),
             "verified": self.verified,
+            "quantized": self.quantized,
             "recipe": dict(self.recipe),
         }
         path.write_text(dumps(fields, indent=1) + "\n", encoding="utf-8")
@@ -200,6 +209,7 @@ def read_manifest(artifact: Path, sha256: str | None = None) -> Manifest | None:
         versions=fields["versions"],
         verified=fields["verified"],
         recipe=fields["recipe"],
+        quantized=fields["quantized"],
     )
 
 
@@ -239,12 +249,13 @@ def _fields(path: Path) -> dict[str, Any] | None:
 
 def _ours(fields: Mapping[str, Any]) -> bool:
     """Whether these are the fields of a manifest as `Manifest.write` writes them."""
-    if fields.get("mh_edge_manifest") != MANIFEST_LAYOUT:
+    if fields.get("mh_edge_manifest") != MANIFEST_LAYOUT or not fields.keys() >= FIELDS.keys():
         return False
-    if not all(isinstance(fields.get(key), kind) for key, kind in FIELDS.items()):
+    if not all(isinstance(fields[key], kind) for key, kind in FIELDS.items()):
         return False
     items = {key: fields[key].values() if isinstance(fields[key], dict) else fields[key] for key in ITEMS}
     if not all(isinstance(item, kind) for key, kind in ITEMS.items() for item in items[key]):
         return False
     texts = all(isinstance(text, str) for choice in fields["choices"] for text in choice.values())
-    return texts and (fields["verified"] is None or fields["verified"].keys() >= VERIFIED)
+    figures = ((fields["verified"], VERIFIED), (fields["quantized"], QUANTIZED))
+    return texts and all(found is None or found.keys() >= least for found, least in figures)

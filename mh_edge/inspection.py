@@ -74,6 +74,7 @@ def inspect(path: str | Path) -> Artifact:
         notes=notes + (() if manifest is None else manifest.notes),
         choices=() if manifest is None else manifest.choices,
         session_options={} if manifest is None else manifest.session_options,
+        quantized=None if manifest is None else manifest.quantized,
     )
 
 

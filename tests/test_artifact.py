@@ -134,6 +134,7 @@ def test_an_artifact_in_json_has_the_keys_of_the_contract() -> None:
         "rules": {"LSTM": 5},
         "made": {},
         "verified": None,
+        "quantized": None,
         "notes": [],
         "choices": [],
         "session_options": {},
@@ -156,6 +157,7 @@ def test_json_has_no_nan() -> None:
         ("choices", [{"layer": "heads", "choice": "merged"}]),
         ("choices", [{"layer": "heads", "choice": 3, "why": "fast"}]),
         ("verified", {"passed": 1}),
+        ("quantized", {"scheme": "int8"}),
         ("data", [7]),
     ],
 )

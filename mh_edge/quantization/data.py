@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from mh_edge.quantization.scheme import Arrays
-from mh_edge.signature import Signature
 
 LABELS = "labels"
 """The name under which a set holds the right answers, one per sample."""

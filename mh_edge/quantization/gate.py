@@ -8,8 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Gate:
-    """kind "points": accuracy (without labels, top-1 agreement) may be at most `limit` percentage points below the float
-    model's (below 100 %). kind "db": the SQNR of every output must be at least `limit` decibels.
+    """kind "points": accuracy (without labels, top-1 agreement) may be at most `limit` percentage points below the
+    float model's (below 100 %). kind "db": the SQNR of every output must be at least `limit` decibels.
     """
 
     kind: str

@@ -26,10 +26,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Float against quantized. on: what it was measured on, in words. accuracy, accuracy_float: share right, or the mean
-    of the user's metric (metric: its name), with labels only. worse, better: samples that only the float, only the
-    quantized model got right. latency_ratio: time of quantized / float at `latency_batch` samples a call, interleaved in one run;
-    latency_interval: 95 %. size_ratio: bytes / bytes.
+    """Float against quantized. on: what it was measured on, in words. accuracy, accuracy_float: share right, or the
+    mean of the user's metric (metric: its name), with labels only. worse, better: samples that only the float, only the
+    quantized model got right. latency_ratio: time of quantized / float at `latency_batch` samples a call, interleaved
+    in one run; latency_interval: 95 %. latency_ms: (float, quantized). size_ratio: bytes / bytes.
     """
 
     on: str
