@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from mh_edge.inspection import inspect
 from mh_edge.models import require_model
 from mh_edge.opsets import resolve_opset
 from mh_edge.packages import require, versions
+from mh_edge.progress import Progress, silent
 from mh_edge.quiet import quiet
 from mh_edge.repeating import command, proof_options
 from mh_edge.signature import Signature
@@ -42,8 +43,6 @@ PROVEN_BY = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "tflite": ("ai-edge-lit
 
 FIXED_BATCH = {"tflite": 1}
 """Batch of the formats whose runtimes want a fixed one, unless another is asked for."""
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def export(
     the target is then as it was.
     """
     started = time.monotonic()
-    tell = progress or _silent
+    tell = progress or silent
     formats = _checked_formats(formats, Path(output))
     resolve_opset(opset, runtime)  # wrong usage is said before anything is loaded
     require_model(model)
@@ -156,10 +155,6 @@ def export(
         tell("writing")
         staging.commit(written, remove=lambda: unreferenced_data(folder, list(names.values()), written))
     return ExportResult(_shown(model), artifacts, time.monotonic() - started)
-
-
-def _silent(step: str) -> None:
-    del step
 
 
 def _checked_formats(formats: str | Sequence[str] | None, output: Path) -> tuple[str, ...]:

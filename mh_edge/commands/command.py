@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import click
 
 from mh_edge.commands.noise import hushed
 from mh_edge.jsontext import dumps
+from mh_edge.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,19 +103,40 @@ def console(stream: TextIO | None = None) -> Console:
 
 
 @contextlib.contextmanager
-def _progress(terminal: TextIO, *, quiet: bool, verbose: bool) -> Iterator[Callable[[str], None]]:
-    """A line that says what is being done, where someone is there to see it; one line for each step when verbose."""
-    if quiet:
-        yield lambda step: None
+def _progress(terminal: TextIO, *, quiet: bool, verbose: bool) -> Iterator[Progress]:
+    """A line that says what is being done and how far it is, where someone is there to see it; one line for each step
+    when verbose.
+    """
+    if quiet or not (verbose or terminal.isatty()):
+        yield silent
     elif verbose:
-        yield lambda step: print(f"{step} ...", file=terminal)
-    elif not terminal.isatty():
-        yield lambda step: None
+        yield functools.partial(_listed, terminal)
     else:
-        from rich.live import Live
-        from rich.spinner import Spinner
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Line
+        from rich.table import Column
 
-        # A Live that took over stdout and stderr would put on the screen what `hushed` keeps from it.
-        spinner = Spinner("dots")
-        with Live(spinner, console=console(terminal), transient=True, redirect_stdout=False, redirect_stderr=False):
-            yield lambda step: spinner.update(text=f"{step} ...")
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description} ..."),
+            BarColumn(table_column=Column(ratio=1)),
+            MofNCompleteColumn(),
+        )
+        # What took over stdout and stderr would put on the screen what `hushed` keeps from it.
+        screen = console(terminal)
+        plain = Line(*columns[:2], console=screen, transient=True, redirect_stdout=False, redirect_stderr=False)
+        with plain as line:
+            task = line.add_task("", total=None)
+
+            def tell(step: str, done: int | None = None, total: int | None = None) -> None:
+                line.columns = columns if total else columns[:2]
+                line.update(task, description=step, completed=done or 0, total=total)
+
+            yield tell
+
+
+def _listed(terminal: TextIO, step: str, done: int | None = None, total: int | None = None) -> None:
+    """Progress as a log: the steps, not what is counted in them."""
+    del total
+    if done is None:
+        print(f"{step} ...", file=terminal)
