@@ -198,8 +198,15 @@ def quantized(content: bytes, recipe: Sequence[Entry], ranges: Ranges | None = N
 
 @contextlib.contextmanager
 def _unprinted() -> Iterator[None]:
-    """litert-quantizer's progress bars cannot be switched off; they and what it prints go nowhere."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    """litert-quantizer's progress bars cannot be switched off: they, what it prints, and the interpreter's warning that
+    keeping all tensors takes memory go nowhere.
+    """
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.filterwarnings("ignore", message="Warning: Enabling `experimental_preserve_all_tensors`")
         yield
 
 
@@ -237,8 +244,7 @@ def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ra
     model = read(source.path)
     interpreter_module = require("ai_edge_litert.interpreter", EXTRA, PURPOSE)
     plain = interpreter_module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # XNNPACK keeps inner tensors to itself
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Warning: Enabling `experimental_preserve_all_tensors`")
+    with _unprinted():
         interpreter = interpreter_module.Interpreter(
             model_content=pack(model),
             experimental_preserve_all_tensors=True,
