@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -37,8 +37,19 @@ def custom_objects(modules: Sequence[str]) -> dict[str, Any]:
 
 
 def call(spec: str) -> Any:
-    """What `package.module:function` returns, called without arguments; something that is not callable is an
-    InputError.
+    """What `package.module:function` returns, called without arguments.
+
+    Raises InputError as `function`, and when it raises.
+    """
+    found = function(spec, "returns a model")
+    with blamed(f"{spec} raised"):
+        return found()
+
+
+def function(spec: str, purpose: str) -> Callable[[], Any]:
+    """The function that `package.module:function` names. purpose: what it does, as it appears in the message.
+
+    Raises InputError when it is not there, or is no function.
     """
     match = FUNCTION.fullmatch(spec)
     if match is None:
@@ -53,15 +64,14 @@ def call(spec: str) -> Any:
     if not callable(value):
         raise InputError(
             f"{spec!r} is an object of type {type(value).__name__}, not a function.",
-            "Name a function that takes no arguments and returns a model.",
+            f"Name a function that takes no arguments and {purpose}.",
         )
-    with _named(f"{spec} raised"):
-        return value()
+    return value  # type: ignore[no-any-return]
 
 
 def _imported(name: str) -> ModuleType:
     try:
-        with _named(f"importing {name!r} raised"):
+        with blamed(f"importing {name!r} raised"):
             return importlib.import_module(name)
     except InputError as error:
         cause = error.__cause__
@@ -78,7 +88,7 @@ def _imported(name: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _named(what: str) -> Iterator[None]:
+def blamed(what: str) -> Iterator[None]:
     """Whatever the user's code raises becomes an InputError that begins with `what`; the working directory is
     importable.
     """

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mh_edge.errors import InputError
 from mh_edge.repeating import FAILURES
 
 if TYPE_CHECKING:
@@ -76,30 +75,10 @@ def named_sizes(context: click.Context, parameter: click.Parameter, values: tupl
     return sizes
 
 
-def load_feeds(path: Path | None) -> dict[str, np.ndarray] | None:
+def load_feeds(path: Path | None) -> Mapping[str, np.ndarray] | None:
     """The arrays of an `.npz` by name. Raises InputError when it is not there, or is not one."""
     if path is None:
         return None
-    import zipfile
-    import zlib
+    from mh_edge.arrayfiles import read_npz
 
-    import numpy as np
-
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InputError(
-                f"{str(path)!r} holds one nameless array.", "Save the inputs by name: np.savez(path, name=array)."
-            )
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {str(path)!r}.") from error
-    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        # Not what NumPy says: it takes whatever it does not know for a pickle, and tells how to load that.
-        raise InputError(f"{str(path)!r} is not an .npz of plain arrays.", "Write it with np.savez.") from error
-    if foreign := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-        raise InputError(
-            f"{str(path)!r} is a zip archive, but {foreign[0]!r} in it is no array.", "Write it with np.savez."
-        )
-    return arrays
+    return read_npz(path)
