@@ -14,7 +14,7 @@ class Change:
     sqnr_db: 10 log10(sum r² / sum (r - y)²). mean_error_std, max_error_std: mean and max of |r - y| in units of the
     standard deviation of r. cosine: mean over samples of (r · y) / (|r| |y|). top1_agreement: share of samples (of
     positions, where there are several) whose greatest entry stands at the same place; None when the output is not
-    class-like.
+    class-like. not_finite: numbers that are NaN or infinite in y and not in r; their error is infinite.
     """
 
     sqnr_db: float
@@ -22,6 +22,7 @@ class Change:
     max_error_std: float
     cosine: float
     top1_agreement: float | None = None
+    not_finite: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
 """File suffix -> format."""
 
 
-def open_session(path: str | Path) -> Session:
-    """A session of the plain CPU runtime of the file's format: ONNX Runtime for .onnx, LiteRT for .tflite.
+def open_session(path: str | Path, *, threads: int | None = None) -> Session:
+    """A session of the plain CPU runtime of the file's format: ONNX Runtime for .onnx, LiteRT for .tflite. threads:
+    None for the runtime's own choice.
 
     Raises UsageError for another suffix, InputError when the file cannot be read or run, UnavailableError when the
     runtime is not installed.
@@ -26,9 +27,9 @@ def open_session(path: str | Path) -> Session:
     if kind == "onnx":
         from mh_edge.runtimes.cpu import CpuSession
 
-        return CpuSession(path)
+        return CpuSession(path, threads=threads)
     if kind == "tflite":
         from mh_edge.runtimes.litert import LiteRtSession
 
-        return LiteRtSession(path)
+        return LiteRtSession(path, threads=threads)
     raise UsageError(f"{path} has the suffix {path.suffix!r}.", f"An artifact ends in {' or '.join(SUFFIXES)}.")

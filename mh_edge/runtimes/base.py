@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,18 +19,43 @@ from mh_edge.signature import Signature, Tensor
 Feeds = Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Scale:
+    """An integer q of a tensor stands for the number x = scale · (q − zero_point)."""
+
+    scale: float
+    zero_point: int
+    dtype: str
+
+    def integers(self, numbers: np.ndarray) -> np.ndarray:
+        """q = round(x / scale) + zero_point, cut to what the dtype holds."""
+        limits = np.iinfo(self.dtype)
+        nearest = np.rint(numbers.astype(np.float64) / self.scale) + self.zero_point
+        integers: np.ndarray = np.clip(nearest, limits.min, limits.max).astype(self.dtype)
+        return integers
+
+    def numbers(self, integers: np.ndarray) -> np.ndarray:
+        """x in float32."""
+        return (self.scale * (integers.astype(np.float64) - self.zero_point)).astype(np.float32)
+
+
 class Session(ABC):
     """An opened artifact: run(feeds: name -> array) -> outputs: name -> array.
 
     `signature` is read from the file; free dims carry the file's names, or `<input>_dim_<axis>` where it gives none. An
     adapter implements `_open` (-> the signature), `_run` and `close`; the feeds `_run` gets are already checked.
+    threads: how many the runtime may use; None leaves it to the runtime. input_scales, output_scales: by name, of the
+    integer tensors that stand for other numbers.
     """
 
     runtime: str
     """The name people know the runtime by."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
         self.path = Path(path)
+        self.threads = threads
+        self.input_scales: Mapping[str, Scale] = {}
+        self.output_scales: Mapping[str, Scale] = {}
         _require_file(self.path)
         self.signature = self._open()
 

@@ -50,6 +50,8 @@ class CpuSession(Session):
         )  # fmt: skip
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SEVERITY_FATAL
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
         manifest = read_manifest(self.path)
         for key, value in ({} if manifest is None else manifest.session_options).items():
             if value in HINTS.get(key, ()):

@@ -11,7 +11,7 @@ import numpy as np
 
 from mh_edge.errors import InputError, UnavailableError
 from mh_edge.packages import pip_line
-from mh_edge.runtimes.base import Session, first_line
+from mh_edge.runtimes.base import Scale, Session, first_line
 from mh_edge.signature import Dim, Signature, Tensor
 
 PACKAGES = ("ai_edge_litert", "tflite_runtime")
@@ -35,7 +35,7 @@ class LiteRtSession(Session):
                 )
         module = self._module()
         try:
-            self._interpreter = module.Interpreter(model_path=str(self.path))
+            self._interpreter = module.Interpreter(model_path=str(self.path), num_threads=self.threads)
             self._refuse_foreign_ops()
             return self._prepared()
         except (ValueError, RuntimeError) as error:
@@ -51,6 +51,7 @@ class LiteRtSession(Session):
         input_names, output_names = self._names(inputs, outputs)
         self._inputs = dict(zip(input_names, (item["index"] for item in inputs), strict=True))
         self._outputs = [item["index"] for item in outputs]
+        self.input_scales, self.output_scales = _scales(input_names, inputs), _scales(output_names, outputs)
         self._shapes = {
             name: () if free else tuple(int(size) for size in item["shape"])
             for name, item in zip(input_names, inputs, strict=True)
@@ -133,6 +134,15 @@ def _tensor(name: str, item: dict[str, Any]) -> Tensor:
     # A file without free sizes has an empty shape_signature.
     shape = item["shape_signature"] if len(item["shape_signature"]) else item["shape"]
     return Tensor(name, np.dtype(item["dtype"]).name, tuple(dim(axis, int(size)) for axis, size in enumerate(shape)))
+
+
+def _scales(names: list[str], items: list[dict[str, Any]]) -> dict[str, Scale]:
+    return {
+        name: Scale(float(scale), int(zero_point), np.dtype(item["dtype"]).name)
+        for name, item in zip(names, items, strict=True)
+        for scale, zero_point in [item["quantization"]]
+        if scale and np.issubdtype(item["dtype"], np.integer)
+    }
 
 
 def _tensor_names(items: list[dict[str, Any]]) -> list[str]:

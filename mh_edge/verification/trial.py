@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mh_edge.errors import InputError
+from mh_edge.matching import Match
 from mh_edge.runtimes.base import Session
 from mh_edge.signature import Signature, Tensor
 from mh_edge.verification.compare import Deviation, deviation
 from mh_edge.verification.feeds import Feed, nudged
-from mh_edge.verification.matching import Match
 from mh_edge.verification.reference import Expected, Reference, Refused
 
 STATE_ULPS = 4.0

@@ -14,12 +14,12 @@ import numpy as np
 
 from mh_edge.artifact import read_manifest
 from mh_edge.errors import UsageError
+from mh_edge.matching import match
 from mh_edge.quiet import quiet
 from mh_edge.repeating import command, proof_options
 from mh_edge.runtimes import SUFFIXES, open_session
 from mh_edge.verification.calls import CallsTrial, both, repeated, started
 from mh_edge.verification.group import Group
-from mh_edge.verification.matching import match
 from mh_edge.verification.reference import ArtifactReference, Reference
 from mh_edge.verification.report import Candidate, Verification
 from mh_edge.verification.trial import Trial

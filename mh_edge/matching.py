@@ -37,8 +37,8 @@ def match(reference: Signature, candidate: Signature, path: str) -> Match:
     Raises InputError when counts, ranks, dtypes or fixed sizes cannot be brought together.
     """
     notes: list[str] = []
-    inputs = _paired(reference.inputs, candidate.inputs, "input", path, notes)
-    outputs = _paired(reference.outputs, candidate.outputs, "output", path, notes)
+    inputs = paired(reference.inputs, candidate.inputs, "input", path, notes)
+    outputs = paired(reference.outputs, candidate.outputs, "output", path, notes)
     pinned: dict[str, int] = {}
     for tensor in reference.inputs:
         _check(tensor, inputs[tensor.name], "input", path)
@@ -52,9 +52,12 @@ def match(reference: Signature, candidate: Signature, path: str) -> Match:
     return Match(inputs, outputs, tuple(sorted(pinned.items())), tuple(notes))
 
 
-def _paired(
+def paired(
     reference: Sequence[Tensor], candidate: Sequence[Tensor], what: str, path: str, notes: list[str]
 ) -> dict[str, Tensor]:
+    """Name in the reference -> tensor of the candidate. what: "input" or "output". notes: where to say that it went by
+    position. Raises InputError when they are not as many.
+    """
     ours, theirs = [tensor.name for tensor in reference], [tensor.name for tensor in candidate]
     if len(ours) != len(theirs):
         raise InputError(
