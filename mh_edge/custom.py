@@ -41,12 +41,12 @@ def call(spec: str) -> Any:
 
     Raises InputError as `function`, and when it raises.
     """
-    found = function(spec, "returns a model")
+    found = function(spec, "takes no arguments and returns a model")
     with blamed(f"{spec} raised"):
         return found()
 
 
-def function(spec: str, purpose: str) -> Callable[[], Any]:
+def function(spec: str, purpose: str) -> Callable[..., Any]:
     """The function that `package.module:function` names. purpose: what it does, as it appears in the message.
 
     Raises InputError when it is not there, or is no function.
@@ -64,7 +64,7 @@ def function(spec: str, purpose: str) -> Callable[[], Any]:
     if not callable(value):
         raise InputError(
             f"{spec!r} is an object of type {type(value).__name__}, not a function.",
-            f"Name a function that takes no arguments and {purpose}.",
+            f"Name a function that {purpose}.",
         )
     return value  # type: ignore[no-any-return]
 

@@ -44,7 +44,7 @@ class Source:
 def open_source(given: Given, inputs: Sequence[str]) -> Source:
     """inputs: of the model, by which .npy files are told apart. Raises InputError for what is none of the forms."""
     if isinstance(given, str) and custom.FUNCTION.fullmatch(given) and not Path(given).exists():
-        return _of_function(given, custom.function(given, "yields feeds, arrays by input name"))
+        return _of_function(given, custom.function(given, "takes no arguments and yields feeds, arrays by input name"))
     if isinstance(given, str | os.PathLike):
         path = Path(given)
         return _of_parts(path.name, _in_folder(path, inputs) if path.is_dir() else [open_npz(path)])
