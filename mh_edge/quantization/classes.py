@@ -28,7 +28,7 @@ class Reading:
         no class.
         """
         if _one_hot(labels, self.classes):
-            return np.argmax(labels, axis=-1).reshape(-1)
+            return np.asarray(labels.argmax(-1)).reshape(-1)
         flat = labels.reshape(-1)
         wrong = flat != np.floor(flat) if labels.dtype.kind == "f" else np.zeros(flat.shape, bool)
         if self.classes is not None:

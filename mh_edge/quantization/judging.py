@@ -83,7 +83,7 @@ def judge(
         tell("judging", samples, data.samples)
     if not samples:
         raise InputError(f"{data.label} holds no sample.", "Give at least one.")
-    on = f"evaluation data {data.label}, {samples} samples"
+    on = f"{data.label}, {samples} samples"
     verdicts = {name: trial.verdict(on, samples, seen, scores) for name, trial in trials.items()}
     return {name: replace(one, notes=(*one.notes, unread)) if unread else one for name, one in verdicts.items()}
 
