@@ -1,0 +1,95 @@
+"""What each gate lets through, and the sentence for what it does not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mh_edge.errors import InputError, UsageError
+from mh_edge.quantization.gate import Gate
+from mh_edge.quantization.verdict import Change, Verdict
+
+
+def verdict(*, agreement: float | None = None, sqnr: float = 40.0, not_finite: int = 0, **figures: object) -> Verdict:
+    changes = {
+        "best": Change(90.0, 0.0, 0.0, 1.0, None if agreement is None else 1.0),
+        "worst": Change(sqnr, 0.01, 0.1, 0.99, agreement, not_finite),
+    }
+    return Verdict("a table, 4000 samples", 4000, changes, **figures)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "limit"),
+    [("1%", "points", 1.0), ("0.5%", "points", 0.5), ("0%", "points", 0.0), (" 2 % ", "points", 2.0),
+     ("30dB", "db", 30.0), ("12.5 db", "db", 12.5), ("-3dB", "db", -3.0)],
+)  # fmt: skip
+def test_gates_are_read(text: str, kind: str, limit: float) -> None:
+    gate = Gate.parse(text)
+    assert gate == Gate(kind, limit)
+    assert Gate.parse(str(gate)) == Gate.from_json(gate.to_json()) == gate
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("1", "has no unit"), ("-1%", "is no share"), ("101%", "is no share"), ("nan%", "is no finite"),
+     ("infdB", "is no finite"), ("%", "is no number"), ("", "is no number"), ("one%", "is no number"),
+     ("1%%", "is no number"), ("30 dBm", "is no number")],
+)  # fmt: skip
+def test_gates_that_are_none(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        Gate.parse(text)
+    assert repr(text) in caught.value.message
+    assert '"1%"' in caught.value.hint
+    assert '"30dB"' in caught.value.hint
+
+
+@pytest.mark.parametrize("data", [{}, {"kind": "dB", "limit": 3}, {"kind": "db", "limit": "3"}])
+def test_a_damaged_gate_of_a_manifest(data: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="is no gate"):
+        Gate.from_json(data)
+
+
+def test_points_of_accuracy() -> None:
+    found = verdict(metric="accuracy", accuracy_float=0.935, accuracy=0.9225, agreement=0.5)
+    assert Gate.parse("1.25%").judge(found) is None  # 93.5 − 92.25 is a little more than 1.25 in floats
+    assert Gate.parse("1%").judge(found) == (
+        "accuracy fell by 1.25 points, from 93.50 % to 92.25 % on 4000 samples; the gate allows 1"
+    )
+    better = verdict(metric="accuracy", accuracy_float=0.90, accuracy=0.91)
+    assert Gate.parse("0%").judge(better) is None
+
+
+def test_a_drop_beside_the_limit_is_shown_apart_from_it() -> None:
+    found = verdict(metric="accuracy", accuracy_float=0.935, accuracy=0.92496)
+    assert "fell by 1.004 points" in str(Gate.parse("1%").judge(found))
+    assert "is 29.998 dB" in str(Gate.parse("30dB").judge(verdict(sqnr=29.998)))
+
+
+def test_points_of_agreement_without_labels() -> None:
+    found = verdict(agreement=0.985)
+    assert Gate.parse("1.5%").judge(found) is None
+    assert Gate.parse("1%").judge(found) == (
+        "top-1 agreement with the float model fell by 1.50 points, from 100.00 % to 98.50 % on 4000 samples; "
+        "the gate allows 1"
+    )
+
+
+def test_decibels() -> None:
+    found = verdict(sqnr=29.5, metric="accuracy", accuracy_float=0.9, accuracy=0.1)
+    assert Gate.parse("29.5dB").judge(found) is None
+    assert Gate.parse("30dB").judge(found) == ("the SQNR of 'worst' is 29.50 dB on 4000 samples; the gate asks for 30")
+    assert Gate.parse("30dB").judge(verdict(sqnr=math.inf)) is None
+    assert Gate.parse("30dB").judge(verdict(sqnr=-math.inf)) is not None
+
+
+def test_points_of_what_is_no_class() -> None:
+    with pytest.raises(UsageError, match=r"1% asks for points .* \(best, worst\) are no classes") as caught:
+        Gate.parse("1%").judge(verdict())
+    assert "30dB" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["100%", "-90dB"])
+def test_what_is_not_finite_passes_no_gate(text: str) -> None:
+    found = verdict(metric="accuracy", accuracy_float=0.9, accuracy=0.9, not_finite=3)
+    assert Gate.parse(text).judge(found) == "3 numbers of 'worst' became NaN or infinite"
