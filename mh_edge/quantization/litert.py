@@ -61,19 +61,29 @@ class Operation:
         return self.made[0] if self.made else ""
 
     def belongs(self, names: Iterable[str]) -> bool:
-        """Whether it is one of those named or lies in a layer named; the converter joins the names of what it fused."""
+        """Whether it is one of those named or lies in a layer named."""
         wanted = tuple(names)
-        return belongs(self.name, wanted) or any(belongs(part, wanted) for part in self.name.split(";"))
+        return self.name in wanted or any(belongs(part, wanted) for part in own_names(self.name))
+
+
+def own_names(joined: str) -> list[str]:
+    """Those of an operation's own layer among the names, joined by ";", of what was fused in it: a constant that it
+    shares with another layer brings that layer's name. The layer named most often is its own; of two, the later.
+    """
+    names = joined.split(";")
+    layers = [name.rpartition("/")[0] for name in names]
+    own = max(reversed(layers), key=layers.count)
+    return [name for name, layer in zip(names, layers, strict=True) if layer == own]
 
 
 def read(path: Path) -> Any:
     """A float .tflite file as the ModelT of TFLite's schema. Raises InputError for one that is damaged, or holds
     quantized tensors already.
     """
-    schema = _schema()
-    read_tables(path, schema)
+    names = schema()
+    read_tables(path, names)
     model = require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE).read_model(str(path))
-    half = schema.TensorType.FLOAT16
+    half = names.TensorType.FLOAT16
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             scales = tensor.quantization.scale if tensor.quantization is not None else None
@@ -102,7 +112,7 @@ def pack(model: Any) -> bytes:
 
 def operations(model: Any) -> list[Operation]:
     """Every operation of every subgraph."""
-    names = {code: name for name, code in vars(_schema().BuiltinOperator).items() if not name.startswith("_")}
+    names = {code: name for name, code in vars(schema().BuiltinOperator).items() if not name.startswith("_")}
     kinds = []
     for code in model.operatorCodes:
         # Codes above 127 did not fit the first field, which is kept for old readers.
@@ -133,7 +143,15 @@ def constant(model: Any, tensor: int, graph: int = 0) -> np.ndarray | None:
 
 def is_float(model: Any, tensor: int, graph: int = 0) -> bool:
     """Whether a tensor holds 32-bit floats."""
-    return bool(model.subgraphs[graph].tensors[tensor].type == _schema().TensorType.FLOAT32)
+    return bool(model.subgraphs[graph].tensors[tensor].type == schema().TensorType.FLOAT32)
+
+
+def add_constant(model: Any, values: np.ndarray) -> int:
+    """A new buffer with these values -> its index."""
+    buffer = schema().BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
 
 
 def kept_as_asked(of: Sequence[Operation], options: Options) -> dict[str, str]:
@@ -306,5 +324,6 @@ def still_float(of_float: Sequence[Operation], content: bytes, reasons: Mapping[
     return tuple(kept)
 
 
-def _schema() -> ModuleType:
+def schema() -> ModuleType:
+    """The module generated from TFLite's schema."""
     return require("ai_edge_litert.schema_py_generated", EXTRA, PURPOSE)
