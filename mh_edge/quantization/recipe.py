@@ -17,7 +17,8 @@ from typing import Any
 from mh_edge.artifact import FORMATS, Artifact, manifest_path
 from mh_edge.errors import InputError, UsageError
 from mh_edge.jsontext import dumps
-from mh_edge.quantization.scheme import HOMES, Options, Range, Ranges
+from mh_edge.packages import versions
+from mh_edge.quantization.scheme import HOMES, Options, Range, Ranges, Scheme
 
 LAYOUT_KEY = "mh_edge_recipe"
 LAYOUT = 1
@@ -36,6 +37,9 @@ FIELDS: Mapping[str, type] = {
 
 SHA256_DIGITS = 64
 
+MADE_BY = {"onnx": ("onnx", "onnxruntime", "onnxruntime-gpu"), "tflite": ("litert-quantizer", "ai-edge-litert")}
+"""Distributions whose versions the recipe of each format records."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -51,6 +55,11 @@ class Recipe:
     ranges: Ranges
     source_sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scheme: Scheme, source: Artifact, options: Options, ranges: Ranges) -> Recipe:
+        """What is about to be done, with the packages that are installed."""
+        return cls(scheme.format, scheme.name, options, ranges, source.sha256, versions(MADE_BY[scheme.format]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; a finite float is written with the digits that give it back exactly."""
