@@ -2,17 +2,20 @@
 
     CAST of booleans to floats                    ->  SELECT_V2(b, 1, 0)
     exp(x − max x) / (Σ exp(x − max x) + 1e-7)    ->  SOFTMAX(x)        (the sum is 1 at least: 1e-7 is lost in it)
+    one number −10000 for several masks           ->  one each, so that each mask gets a range of its own
 
 Tensors keep their names, so that ranges seen on the file stay good for it.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 
 from mh_edge.quantization.litert import Operation, add_constant, constant, operations, schema
+from mh_edge.quantization.litert_masks import MASK_LEVEL
 
 ROUNDING = 1e-6
 """What is added to a sum of at least 1 and not greater changes a 32-bit quotient by its last bits only."""
@@ -21,6 +24,7 @@ ROUNDING = 1e-6
 def rewrite(model: Any) -> tuple[str, ...]:
     """Rewrite in place -> the tensors that are 0 or 1 by a SELECT_V2 now."""
     _join_softmax(model)
+    _separate_mask_numbers(model)
     return _choose_booleans(model)
 
 
@@ -83,6 +87,21 @@ def _join_softmax(model: Any) -> None:
         gone |= {one.index for one in (exponential, padded, summed, difference, greatest) if one is not None}
     if gone:
         _drop_unused(graph, gone)
+
+
+def _separate_mask_numbers(model: Any) -> None:
+    tensors = model.subgraphs[0].tensors
+    taken: set[int] = set()
+    for one in operations(model):
+        for place, index in enumerate(one.inputs if one.graph == 0 else ()):
+            values = None if index < 0 else constant(model, index)
+            if values is None or values.size != 1 or abs(values.item()) < MASK_LEVEL:
+                continue
+            if index in taken:
+                tensors.append(copy.copy(tensors[index]))
+                tensors[-1].name = f"{one.name}/mask_{place}".encode()
+                model.subgraphs[0].operators[one.index].inputs[place] = len(tensors) - 1
+            taken.add(index)
 
 
 def _drop_unused(graph: Any, candidates: set[int]) -> None:

@@ -14,6 +14,9 @@ from mh_edge.quantization.scheme import Options, Quantized, Range, RangeChange, 
 
 WEIGHT_BITS = 8
 
+PRODUCTS = frozenset({"BATCH_MATMUL", "FULLY_CONNECTED"})
+"""What a loop keeps most of its weights in: they are 8-bit there too, the activations being float."""
+
 
 def quantize_static(
     source: Artifact, ranges: Ranges, options: Options, *, bits: int, margin: float, declined: Mapping[str, str]
@@ -61,14 +64,20 @@ def _recipe(
     granularity = require("litert_quantizer.qtyping", litert.EXTRA, litert.PURPOSE).QuantGranularity
     manager = require("litert_quantizer.recipe_manager", litert.EXTRA, litert.PURPOSE)
 
+    weights = granularity.CHANNELWISE if options.per_channel else granularity.TENSORWISE
+
     def static(regex: str, operation: str) -> list[litert.Entry]:
         entries = manager.RecipeManager()
-        weights = granularity.CHANNELWISE if options.per_channel else granularity.TENSORWISE
         entries.add_static_config(regex, operation, bits, WEIGHT_BITS, weights)
         return list(entries.get_quantization_recipe())
 
     recipe = [*static(".*", "*"), litert.no_quantize("^", "INPUT"), litert.no_quantize("^", "OUTPUT")]
     recipe += litert.leave_float(operations, reasons)
+    for one in operations:
+        if one.graph > 0 and one.kind in PRODUCTS and not one.belongs(options.keep_float):
+            entries = manager.RecipeManager()
+            entries.add_dynamic_config(litert.exactly(one.made), one.kind, WEIGHT_BITS, weights)
+            recipe += entries.get_quantization_recipe()
     if options.integer_io:
         graph = model.subgraphs[0]
         for kind, tensors in (("INPUT", graph.inputs), ("OUTPUT", graph.outputs)):
