@@ -25,6 +25,9 @@ INLINE_LIMIT = 1024
 
 HASH_LENGTH = 16
 
+CONSTANTS_APART = 4
+"""The IR version from which a constant need not be an input too."""
+
 FEW_WEIGHTS = 2048
 SPARED = 0.02
 """Products with fewer weights, together at most this share of the model's, stay float: they save nothing, and are
@@ -67,6 +70,7 @@ def load(source: Artifact) -> onnx.ModelProto:
         model = proto.inliner.inline_local_functions(model)
     for graph in graphs(model.graph):
         _constants_as_initializers(graph)
+    _drop_defaults(model)
     _name_operations(model)
     return model
 
@@ -75,10 +79,14 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph, then the bodies of its Loop, Scan and If, however deep."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                if body.node or body.output:
-                    yield from graphs(body)
+        yield from _bodies(node)
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            if body.node or body.output:
+                yield from graphs(body)
 
 
 def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -128,6 +136,40 @@ def drop_unused(model: onnx.ModelProto) -> None:
                 del graph.initializer[index]
 
 
+def captured(node: onnx.NodeProto) -> set[str]:
+    """What the bodies of an operation read from outside."""
+    bodies = list(_bodies(node))
+    read = {name for body in bodies for inner in body.node for name in inner.input}
+    read |= {value.name for body in bodies for value in body.output}
+    for body in bodies:
+        read -= {name for inner in body.node for name in inner.output}
+        read -= {each.name for each in (*body.input, *body.initializer)}
+    return read - {""}
+
+
+def rename(node: onnx.NodeProto, old: str, new: str) -> None:
+    """Let the bodies of an operation read another tensor."""
+    for body in _bodies(node):
+        for inner in body.node:
+            inner.input[:] = [new if name == old else name for name in inner.input]
+
+
+def sort(graph: onnx.GraphProto) -> None:
+    """Put every operation behind those whose results it, or a body of it, reads; the order stays where it can."""
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    behind = [{makers[name] for name in (*node.input, *captured(node)) if name in makers} for node in graph.node]
+    order: dict[int, None] = {}
+    for start in range(len(behind)):
+        pending = [start]
+        while pending:
+            missing = sorted(behind[pending[-1]] - order.keys(), reverse=True)
+            if missing:
+                pending.extend(missing)
+            else:
+                order.setdefault(pending.pop())
+    replace_nodes(graph, [graph.node[index] for index in order])
+
+
 def restore(made: onnx.ModelProto, source: onnx.ModelProto, suffix: str) -> None:
     """What a quantizer changed besides the arithmetic, as it was: who made the model, its metadata and that of its
     operations (now named with the suffix), no shapes of inner tensors that only it inferred.
@@ -154,6 +196,31 @@ def tiny(found: Iterable[Weighted]) -> set[str]:
             break
         names.add(one.node.name)
     return names
+
+
+def inferred(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """What is known of the type and shape of every result in the main graph. The results of operations that are not
+    ONNX's own are taken to have the type of their first input.
+    """
+    import onnx
+
+    known: dict[str, onnx.ValueInfoProto] = {}
+    header, count = _header(model, "elsewhere"), -1
+    while len(known) > count:
+        count = len(known)
+        header = onnx.shape_inference.infer_shapes(header)
+        graph = header.graph
+        known = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+        types = {value.name: value.type.tensor_type.elem_type for value in known.values()}
+        types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        for node in graph.node:
+            if node.domain not in ("", "ai.onnx") and (kind := types.get(node.input[0] if node.input else "", 0)):
+                for name in node.output:
+                    if name and name not in known:
+                        graph.value_info.append(onnx.helper.make_tensor_value_info(name, kind, None))
+                        known[name] = graph.value_info[-1]
+                        types[name] = kind
+    return {value.name: value for value in header.graph.value_info}
 
 
 def nothing_to_quantize(source: Artifact, scheme: str, what: str, kept: Mapping[str, str]) -> ConversionError:
@@ -227,6 +294,17 @@ def _set(message: object, name: str, value: object) -> None:
         target.CopyFrom(value)
     else:
         setattr(message, name, value)
+
+
+def _drop_defaults(model: onnx.ModelProto) -> None:
+    """Inputs that have a value are constants here, as they are in the signature; old files list every weight so."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in held]
+    if len(inputs) < len(model.graph.input):
+        copies = [type(value).FromString(value.SerializeToString()) for value in inputs]
+        del model.graph.input[:]
+        model.graph.input.extend(copies)
+    model.ir_version = max(model.ir_version, CONSTANTS_APART)
 
 
 def _constants_as_initializers(graph: onnx.GraphProto) -> None:

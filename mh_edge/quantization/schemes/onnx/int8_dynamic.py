@@ -24,6 +24,7 @@ from mh_edge.quantization.onnxmodel import (
     nothing_to_quantize,
     restore,
     saver,
+    sort,
     tiny,
     weighted,
 )
@@ -70,6 +71,7 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
         raise nothing_to_quantize(source, "int8-dynamic", "product, LSTM or embedding table", kept)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
+        level = logging.root.manager.disable
         logging.disable(logging.WARNING)  # it advises a preprocessing that changes nothing here, on the root logger
         try:
             quantization.quantize_dynamic(
@@ -83,8 +85,9 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
                 extra_options={"EnableSubgraph": True},
             )
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(level)
         result = onnx.load_model(str(path))
+    sort(result.graph)
     restore(result, model, "_quant")
     return Quantized(
         saver(result), kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()), notes=(SATURATION,)
