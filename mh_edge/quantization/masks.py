@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -93,6 +93,19 @@ class Softmax:
         return (self.scores, *(step.tensor for step in self.steps), self.output)
 
 
+Leaf: TypeAlias = "tuple[onnx.NodeProto, str]"
+
+
+@dataclass
+class Trace:
+    """Where a mask's numbers come from. leaves: the constants, each with the operation that takes it ("" for what a
+    ConstantOfShape repeats). tensors: what is computed from them.
+    """
+
+    leaves: list[Leaf]
+    tensors: set[str]
+
+
 @dataclass
 class Graph:
     """The main graph of a model, to walk back in. ranges: as calibrated, where they are known already."""
@@ -103,6 +116,7 @@ class Graph:
     def __post_init__(self) -> None:
         from onnx import TensorProto, numpy_helper
 
+        self.nodes = {node.name: node for node in self.model.graph.node}
         self.makers = {name: node for node in self.model.graph.node for name in node.output}
         self.constants = {
             name: numpy_helper.to_array(tensor)
@@ -110,6 +124,7 @@ class Graph:
             if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
         }
         self._computed: dict[str, bool] = {}
+        self._traced: dict[str, Trace] = {}
 
     def computed(self, tensor: str) -> bool:
         """Whether a product lies behind the tensor."""
@@ -131,40 +146,42 @@ class Graph:
         value = self.constants.get(tensor)
         return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
-    def huge(self, tensor: str) -> list[tuple[onnx.NodeProto | None, str]]:
-        """The constants of a mask's magnitude that a tensor is computed from, each with the operation that takes it."""
-        found: list[tuple[onnx.NodeProto | None, str]] = []
-        pending: list[tuple[onnx.NodeProto | None, str]] = [(None, tensor)]
-        seen = set()
-        while pending:
-            reader, name = pending.pop()
-            if name in self.constants:
-                if magnitude(self.constants[name]) >= LEAST_MASK:
-                    found.append((reader, name))
-                continue
-            node = self.makers.get(name)
-            if node is None or name in seen:
-                continue
-            seen.add(name)
-            if node.op_type == "ConstantOfShape" and magnitude(filled(node)) >= LEAST_MASK:
-                found.append((node, ""))
+    def trace(self, tensor: str, reader: onnx.NodeProto) -> Trace:
+        """The constants of a mask's magnitude that `tensor`, an input of `reader`, is computed from."""
+        if tensor in self.constants:
+            return Trace([(reader, tensor)] if hides(self.constants[tensor]) else [], set())
+        node = self.makers.get(tensor)
+        if node is None:
+            return Trace([], set())
+        if tensor not in self._traced:
+            found = self._traced[tensor] = Trace([], set())
+            inputs: list[str] = []
+            if node.op_type == "ConstantOfShape":
+                found.leaves += [(node, "")] if hides(filled(node)) else []
             elif node.op_type in RESHAPING:
-                pending.append((node, node.input[0]))
+                inputs = list(node.input[:1])
             elif node.op_type in COMPUTING:
-                pending.extend((node, each) for each in node.input)
-        return found
+                inputs = list(node.input)
+            for name in inputs:
+                behind = self.trace(name, node)
+                found.leaves.extend(behind.leaves)
+                found.tensors.update(behind.tensors)
+            if found.leaves:
+                found.tensors.add(tensor)
+        return self._traced[tensor]
 
-    def mask(self, tensor: str) -> bool:
-        """Whether the tensor hides scores: its numbers are beyond any score's, and no product made them."""
+    def mask(self, tensor: str, reader: onnx.NodeProto) -> bool:
+        """Whether an input of `reader` hides scores: its numbers are beyond any score's, and no product made them."""
         if self.computed(tensor):
             return False
         seen = self.ranges.get(tensor)
-        return bool(self.huge(tensor)) or (seen is not None and max(-seen.low, seen.high) >= LEAST_MASK)
+        return bool(self.trace(tensor, reader).leaves) or (seen is not None and max(-seen.low, seen.high) >= LEAST_MASK)
 
 
-def magnitude(values: np.ndarray) -> float:
-    """The largest absolute value."""
-    return float(np.abs(values).max(initial=0.0)) if values.dtype.kind == "f" else 0.0
+def hides(values: np.ndarray) -> bool:
+    """Whether constants are those of a mask: beyond any score, and not by growing there (as biases by distance do)."""
+    sizes = np.abs(values.astype(np.float64)) if values.dtype.kind == "f" else np.zeros(1)
+    return bool((sizes >= LEAST_MASK).any() and not ((sizes > LEAST_MASK / 10) & (sizes < LEAST_MASK)).any())
 
 
 def filled(node: onnx.NodeProto) -> np.ndarray:
@@ -223,12 +240,12 @@ def _sources(graph: Graph, node: onnx.NodeProto, tensor: str) -> Iterator[tuple[
     elif kind in ("Add", "Sub"):
         sign = -1.0 if kind == "Sub" else 1.0
         for source, other in (inputs, inputs[::-1]) if kind == "Add" else (inputs,):
-            if not graph.mask(source):
-                yield source, Step(tensor, "mask" if graph.mask(other) else "shift", other, sign, node.name)
+            if not graph.mask(source, node):
+                yield source, Step(tensor, "mask" if graph.mask(other, node) else "shift", other, sign, node.name)
     elif kind == "Where":
         for source, other in ((inputs[1], inputs[2]), (inputs[2], inputs[1])):
-            if not graph.mask(source):
-                yield source, Step(tensor, "replaced" if graph.mask(other) else "shift", other, node=node.name)
+            if not graph.mask(source, node):
+                yield source, Step(tensor, "replaced" if graph.mask(other, node) else "shift", other, node=node.name)
 
 
 def _centred(graph: Graph, tensor: str) -> bool:

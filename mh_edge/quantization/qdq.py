@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mh_edge.packages import require
-from mh_edge.quantization.onnxmodel import drop_unused, nodes
+from mh_edge.quantization.onnxmodel import drop_unused, nodes, restore
 from mh_edge.quantization.scheme import Range, RangeChange
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ def quantize(
     chosen: Collection[str],
     *,
     activations: str,
+    weights: str = "QInt8",
     per_channel: bool,
     float_results: Collection[str] = (),
-    overrides: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> onnx.ModelProto:
-    """The model with the operations `chosen` (by name) in integers: weights int8, activations of the type named
-    (QUInt8, QUInt16) by their ranges.
+    """The model with the operations `chosen` (by name) in integers: weights and activations of the types named
+    (QInt8, QUInt8, QUInt16), activations by their ranges.
 
-    float_results: types of operations whose results are left as they come. overrides: onnxruntime's
-    TensorQuantOverrides. options: more of its extra options.
+    float_results: types of operations whose results are left as they come. options: more of
+    onnxruntime.quantization's extra options.
     """
     calibrate = require("onnxruntime.quantization.calibrate", "quantize", "static quantization")
     quantization = require("onnxruntime.quantization", "quantize", "static quantization")
@@ -64,7 +64,7 @@ def quantize(
             model,
             per_channel,
             False,  # reduce_range: only for processors without VNNI, at half the resolution
-            quantization.QuantType.QInt8,
+            quantization.QuantType[weights],
             quantization.QuantType[activations],
             calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, seen),
             sorted(chosen),
@@ -72,7 +72,6 @@ def quantize(
             sorted({node.op_type for node in model.graph.node}),
             {
                 "OpTypesToExcludeOutputQuantization": sorted(float_results),
-                "TensorQuantOverrides": dict(overrides or {}),
                 **(options or {}),
             },
         )
@@ -92,12 +91,7 @@ def _trim(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
     """
     from onnx import numpy_helper
 
-    for field, before in (
-        (model.graph.value_info, source.graph.value_info),
-        (model.metadata_props, source.metadata_props),
-    ):
-        del field[:]
-        field.extend(before)
+    restore(model, source, "")
     given = {value.name for value in (*source.graph.input, *source.graph.output, *source.graph.initializer)}
     given.update(name for node in nodes(source) for name in (*node.input, *node.output))
     operations = {node.name for node in nodes(source)}

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mh_edge.artifact import Artifact
-from mh_edge.errors import ConversionError
 from mh_edge.quantization import calibration, masks, qdq
-from mh_edge.quantization.onnxmodel import TOO_SMALL, load, nodes, saver, tiny, weighted
+from mh_edge.quantization.onnxmodel import TOO_SMALL, inferred, load, nodes, nothing_to_quantize, saver, tiny, weighted
 from mh_edge.quantization.products import as_gemms
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
@@ -44,9 +43,17 @@ MASKED = "the mask's range would leave the scores a few of 255 steps"
 BOTH_COMPUTED = "a product of two activations, no weight: integers cost accuracy here and were not faster"
 
 
+def opened(source: Artifact) -> onnx.ModelProto:
+    """The model with products as Gemm, and the types of its inner tensors."""
+    model = as_gemms(load(source))
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(inferred(model).values())
+    return model
+
+
 def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ranges:
     """The ranges of what enters and leaves products with weights, and of the scores of attentions."""
-    model = as_gemms(load(source))
+    model = opened(source)
     products = [one.node for one in weighted(model, SLOTS)]
     tensors = {name for node in (*products, *_following(model, products)) for name in _rounded(node)}
     for softmax in masks.find(model):
@@ -57,14 +64,11 @@ def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ra
 @scheme("onnx", "int8", calibrate=observe, options=("per_channel", "keep_float"))
 def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights and what enters products in 8-bit integers, activations by ranges seen on calibration data."""
-    model = as_gemms(load(source))
+    model = opened(source)
     kept = _kept(model, ranges, options)
     chosen = [one.node for one in weighted(model, SLOTS) if one.node.name not in kept]
     if not chosen:
-        raise ConversionError(
-            f"{source.path} holds no product, convolution or table of constant floats that int8 could quantize.",
-            "Nothing was written. " + (f"Kept in float: {', '.join(sorted(kept))}." if kept else ""),
-        )
+        raise nothing_to_quantize(source, "int8", "product, convolution or table", kept)
     result = qdq.quantize(
         model,
         ranges,
