@@ -34,6 +34,11 @@ SLOTS: Mapping[str, tuple[int, ...]] = {
 
 TABLE_BITS = 8
 
+ONE_SCALE: Mapping[int, tuple[str, ...]] = {8: ("FULLY_CONNECTED", "BATCH_MATMUL"), 4: ("FULLY_CONNECTED",)}
+"""Bits -> the kinds of operations that LiteRT has with one scale for all of a weight."""
+
+SMALLEST_AND_GREATEST = "min_max_uniform_quantize"
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -44,55 +49,79 @@ class Weight:
     values: np.ndarray
 
 
-def weights(model: Any, of: Iterable[litert.Operation]) -> list[Weight]:
-    """The weights of a float model, in the order of the operations that read them."""
-    slots = ((one, one.inputs[slot]) for one in of for slot in SLOTS.get(one.kind, ()) if slot < len(one.inputs))
-    read = ((one, tensor, litert.constant(model, tensor, one.graph)) for one, tensor in slots if tensor >= 0)
+def weights(model: Any) -> list[Weight]:
+    """The float weights of a model, in the order of the operations that read them."""
+    slots = (
+        (one, one.inputs[slot])
+        for one in litert.operations(model)
+        for slot in SLOTS.get(one.kind, ())
+        if slot < len(one.inputs) and one.inputs[slot] >= 0
+    )
+    read = ((one, tensor, litert.constant(model, tensor, one.graph)) for one, tensor in slots)
     return [Weight(one, tensor, values) for one, tensor, values in read if values is not None]
 
 
+class Recipe:
+    """A recipe of litert-quantizer for weights; of two entries that fit an operation, the later one wins."""
+
+    def __init__(self, options: Options) -> None:
+        words = require("litert_quantizer.qtyping", litert.EXTRA, litert.PURPOSE).QuantGranularity
+        self._one, self._each = words.TENSORWISE, words.CHANNELWISE
+        self._per_channel = options.per_channel
+        self._manager = require("litert_quantizer.recipe_manager", litert.EXTRA, litert.PURPOSE).RecipeManager()
+
+    def dynamic(self, regex: str, bits: int, algorithm: str = SMALLEST_AND_GREATEST) -> None:
+        """What the expression finds, where there is such a kernel: weights in `bits`, activations in 8 bits by their
+        range at each call. LiteRT's convolutions take a scale for each channel only.
+        """
+        self._manager.add_dynamic_config(regex, "*", bits, self._each, algorithm)
+        for kind in () if self._per_channel else ONE_SCALE[bits]:
+            self._manager.add_dynamic_config(regex, kind, bits, self._one, algorithm)
+
+    def tables(self, regex: str) -> None:
+        """Tables in 8 bits. They have one scale: rows are taken while they are integers, and no kernel knows more."""
+        self._manager.add_static_config(regex, TABLE, TABLE_BITS, TABLE_BITS, self._one)
+
+    def entries(self) -> list[litert.Entry]:
+        return list(self._manager.get_quantization_recipe())
+
+
 def these(of: Iterable[litert.Operation]) -> str:
-    """The regular expression of litert-quantizer for some operations; it finds none when there are none."""
+    """The regular expression of litert-quantizer for some operations; it finds nothing when there are none."""
     scopes = [litert.exactly(one.made)[1:-1] for one in of]
     return f"^(?:{'|'.join(scopes)})$" if scopes else "(?!)"
 
 
-def quantize_weights(
-    source: Artifact, model: Any, options: Options, scheme: str, recipe: Sequence[litert.Entry]
-) -> Quantized:
-    """The model with its weights as the recipe says, and its tables in 8 bits. keep_float wins over the recipe.
-
-    Rows are taken from a table while they are integers, with one scale for all of it: no kernel knows several there.
+def by_recipe(model: Any, options: Options, recipe: Recipe) -> tuple[bytes, Mapping[str, str]]:
+    """The file with its weights as the recipe says and its tables in 8 bits; keep_float wins over both. Also: why
+    operations stay in float as asked.
     """
     of = litert.operations(model)
     asked = litert.kept_as_asked(of, options)
-    found = weights(model, of)
-    tables = [one for one in found if one.operation.kind == TABLE and one.operation.graph == 0]
+    tables = [one for one in weights(model) if one.operation.kind == TABLE and one.operation.graph == 0]
     ranges = {one.operation.name: Range(float(one.values.min()), float(one.values.max())) for one in tables}
-    entries = [*recipe, *_static(these(one.operation for one in tables)), *litert.leave_float(of, asked)]
-    content = litert.quantized(litert.pack(model), entries, ranges or None)
-    return told(source, found, content, asked, scheme)
+    if tables:
+        recipe.tables(these(one.operation for one in tables))
+    entries = [*recipe.entries(), *litert.leave_float(of, asked)]
+    return litert.quantized(litert.pack(model), entries, ranges or None), asked
 
 
-def told(
-    source: Artifact, found: Sequence[Weight], content: bytes, reasons: Mapping[str, str], scheme: str
-) -> Quantized:
-    """The bytes of a file with quantized weights, and which weights stayed in float. reasons: by operation, why; the
-    others are none that the scheme takes. Raises ConversionError when all of them stayed.
+def told(source: Artifact, found: Sequence[Weight], content: bytes, why: Mapping[str, str], scheme: str) -> Quantized:
+    """A file with quantized weights, and which weights stayed in float. found: the weights before. why: by operation;
+    the others are none that the scheme takes. Raises ConversionError when all of them stayed.
     """
-    made = litert.read_bytes(content)
-    kept = [one for one in found if _constant_floats(made, one.operation)]
-    if len(kept) == len(found):
+    reader = require("ai_edge_litert.tools.flatbuffer_utils", litert.EXTRA, litert.PURPOSE)
+    names = {one.operation.name: one.operation.kind for one in weights(reader.read_model_from_bytearray(content))}
+    if len({one.operation.name for one in found}) == len(names):
+        some = next(iter(names), "")
         raise ConversionError(
-            f"{source.path} has nothing that the scheme {scheme} quantizes: "
-            f"{len(found) or 'no'} constant weights, all of them in float still.",
-            "Keep the float file; or quantize less narrowly (keep_float), or by another scheme.",
+            f"{source.path} has nothing that the scheme {scheme} for TFLite makes smaller: "
+            + (f"{some!r} and all other operations keep their weights." if some else "no operation has weights."),
+            "Keep the float file, or keep less in float.",
         )
-    unknown = "{} does not take the weights of {}"
     return Quantized(
         litert.saving(content),
         kept_float=tuple(
-            KeptFloat(one.operation.name, reasons.get(one.operation.name, unknown.format(scheme, one.operation.kind)))
-            for one in kept
+            KeptFloat(name, why.get(name, f"{scheme} has no form of {kind} in LiteRT")) for name, kind in names.items()
         ),
     )

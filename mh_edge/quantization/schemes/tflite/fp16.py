@@ -1,0 +1,81 @@
+"""fp16 for TFLite: weights stored in 16-bit floats, half the size; LiteRT makes them 32-bit ones when it loads the
+file, and delegates that have 16-bit arithmetic (GPUs) compute in it.
+
+litert-quantizer casts the weights of some operations only, and neither tables nor the products in the heads of an
+LSTM (a file of .87 instead of .56), so this is written here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mh_edge.artifact import Artifact
+from mh_edge.quantization import litert
+from mh_edge.quantization.litert_weights import told, weights
+from mh_edge.quantization.scheme import Options, Quantized, Ranges, scheme
+
+ROUNDING = 2.0**-11
+"""Half the distance of 16-bit floats, relative: what rounding may change of the greatest entry."""
+
+DEQUANTIZE_VERSION = 3
+"""The first that takes 16-bit floats."""
+
+NO_BUFFER = 0
+"""Every file's first buffer is empty: that of tensors that are computed."""
+
+UNFIT = "its entries are too large or too small for 16-bit floats"
+
+
+@scheme("tflite", "fp16", options=("keep_float",))
+def fp16(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
+    """Weights stored in 16-bit floats; what computes on a processor stays in 32 bits. Needs no data.
+
+    w -> DEQUANTIZE(float16(w)). All that is no weight (the constants of masks, biases) stays as it is, and so does a
+    weight of which 16 bits cannot hold the greatest entries to 2^-11.
+    """
+    del ranges
+    model = litert.read(source.path)
+    found = weights(model)
+    why = litert.kept_as_asked(litert.operations(model), options)
+    halves: dict[tuple[int, int], np.ndarray] = {}
+    for one in found:
+        with np.errstate(over="ignore"):
+            half = one.values.astype(np.float16)
+        name = one.operation.name
+        if np.abs(one.values - half.astype(np.float32)).max(initial=0) > ROUNDING * np.abs(one.values).max(initial=0):
+            why.setdefault(name, UNFIT)
+        if name not in why:
+            halves[one.operation.graph, one.tensor] = half
+    _store(model, halves)
+    return told(source, found, litert.pack(model), why, "fp16")
+
+
+def _store(model: Any, halves: dict[tuple[int, int], np.ndarray]) -> None:
+    """Put 16-bit constants, each with the operation that makes it 32-bit, in the place of (graph, tensor)."""
+    names = litert.schema()
+    code = names.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = names.BuiltinOperator.DEQUANTIZE
+    code.version = DEQUANTIZE_VERSION
+    model.operatorCodes.append(code)
+    stored: dict[int, int] = {}  # tensors may share a buffer
+    casts: dict[int, list[Any]] = {}
+    for (number, index), half in halves.items():
+        graph = model.subgraphs[number]
+        whole = graph.tensors[index]
+        if whole.buffer not in stored:
+            stored[whole.buffer] = litert.add_constant(model, half)
+        tensor = names.TensorT()
+        tensor.name, tensor.shape, tensor.type = whole.name + b"_fp16", whole.shape, names.TensorType.FLOAT16
+        tensor.buffer, whole.buffer = stored[whole.buffer], NO_BUFFER
+        graph.tensors.append(tensor)
+        cast = names.OperatorT()
+        cast.opcodeIndex = len(model.operatorCodes) - 1
+        cast.inputs, cast.outputs = [len(graph.tensors) - 1], [index]
+        casts.setdefault(number, []).append(cast)
+    for number, made in casts.items():
+        model.subgraphs[number].operators = made + model.subgraphs[number].operators
+    read = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    for buffer in stored.keys() - read:
+        model.buffers[buffer].data = None
