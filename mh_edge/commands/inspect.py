@@ -38,7 +38,8 @@ def inspect(artifact: Path) -> Outcome:
             *((f"  {rule}", tables.counts(ops)) for rule, ops in found.made.items()),
             *(("choice", str(choice)) for choice in found.choices),
             *(("session option", f"{key}={value}") for key, value in found.session_options.items()),
-            ("verified", tables.verdict(found.verified)),
+            *(() if found.quantized is None else (("quantized", tables.loss(found.quantized)),)),
+            *(() if found.verified is None and found.quantized else (("verified", tables.verdict(found.verified)),)),
             *(("note", note) for note in (*found.notes, *tables.proof_notes(found.verified))),
         ]
         tables.show(console, ("", ""), rows)

@@ -63,6 +63,19 @@ def verdict(verified: Mapping[str, Any] | None) -> str:
     return f"{word} on {verified['feeds']} feeds{skipped}{unsure}; error up to {error}{scale}"
 
 
+def loss(quantized: Mapping[str, Any]) -> str:
+    """One line on what a quantization lost."""
+    found, gate = quantized["metrics"], quantized["gate"]
+    accuracy, agreement = found["accuracy"], found["top1_agreement"]
+    parts = [
+        "" if accuracy is None else f"accuracy {accuracy:.2%} (float {found['accuracy_float']:.2%})",
+        "" if agreement is None else f"same answer {agreement:.2%}",
+        f"signal to noise {shown_scale(found['sqnr_db'])} dB",
+    ]
+    passed = "" if gate is None else f"; gate {gate['limit']:g} {gate['kind']}"
+    return f"{quantized['scheme']}: {', '.join(filter(None, parts))} on {found['on']}{passed}"
+
+
 def proof_notes(verified: Mapping[str, Any] | None) -> tuple[str, ...]:
     """What the proof says beside its figures."""
     return () if verified is None else tuple(verified.get("notes", ()))
