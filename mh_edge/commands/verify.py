@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from mh_edge.errors import NotEqualError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mh_edge.verification import Verification, Worst
+    from mh_edge.verification import Candidate, Verification, Worst
 
 ARTIFACT_SUFFIXES = (".onnx", ".tflite")
 
@@ -24,6 +25,7 @@ YARDSTICKS = {
     "float64 clone": "a float64 copy of the model",
     "float32 orders": "Keras's float32 in several orders",
     "explicit tolerances": "the tolerance given",
+    "gates": "what their gates allow",
 }
 """A report's yardstick (mh_edge.verification.reference) in words."""
 
@@ -31,11 +33,28 @@ YARDSTICKS = {
 @click.command(cls=Command, short_help="Prove that files compute the same.")
 @click.argument("reference")
 @click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--evaluation",
+    metavar="DATA",
+    help="What a quantized CANDIDATE is judged on: an .npz (inputs by name, and `labels`), a folder of .npy or .npz, "
+    "or package.module:function that yields feeds.",
+)
+@click.option(
+    "--max-drop", metavar="1%|30dB", help="What a quantized CANDIDATE may lose, instead of the gate in its manifest."
+)
+@click.option(
+    "--metric",
+    metavar="MODULE:FUNCTION",
+    help="function(outputs, labels) -> a number per sample, in place of the share of right answers.",
+)
 @proof_options
 @model_options
 def verify(
     reference: str,
     candidates: tuple[Path, ...],
+    evaluation: str | None,
+    max_drop: str | None,
+    metric: str | None,
     feeds: Path | None,
     atol: float | None,
     rtol: float | None,
@@ -47,8 +66,9 @@ def verify(
     """Prove that every CANDIDATE (.onnx, .tflite) computes what REFERENCE computes.
 
     REFERENCE is a .keras file, an old .h5, package.module:function that returns a Keras model, or another artifact; an
-    artifact has no measured noise to compare with, so --atol or --rtol is required then. The exit code is 5 when one
-    is not equal.
+    artifact has no measured noise to compare with, so --atol or --rtol is required then. A quantized
+    CANDIDATE is not equal: it is judged by what it loses on --evaluation data, with the gate it was made with or
+    --max-drop. The exit code is 5 when one is not equal, or loses more.
     """
     from mh_edge.verification import verify as prove
 
@@ -70,6 +90,9 @@ def verify(
         label=reference,
         custom_modules=custom_modules,
         unsafe=unsafe,
+        evaluation=evaluation,
+        max_drop=max_drop,
+        metric=metric,
     )
     return Outcome(
         result.to_json(), lambda console: show(console, result), 0 if result.passed else NotEqualError.exit_code
@@ -80,11 +103,8 @@ def show(console: Console, result: Verification) -> None:
     """All candidates side by side, one column each; then what did not pass, and how to repeat it."""
     paths = [candidate.path for candidate in result.candidates]
     rows = [(row["feeds"], *(row[path] for path in paths)) for row in result.rows()]
-    rows += [
-        ("error up to", *(tables.number(item.required_tolerance.abs) for item in result.candidates)),
-        ("outputs up to", *(tables.shown_scale(item.scale) for item in result.candidates)),
-        ("worst", *(worst(item.worst) for item in result.candidates)),
-    ]
+    lines = [figures(candidate) for candidate in result.candidates]
+    rows += [(name, *(line.get(name, "-") for line in lines)) for name in dict.fromkeys(itertools.chain(*lines))]
     yardstick, comma, why = result.yardstick.partition(",")
     console.print(f"reference {result.reference}, judged against {YARDSTICKS[yardstick]}{comma}{why}\n")
     tables.show(console, ("feeds", *(Path(path).name for path in paths)), rows)
@@ -97,6 +117,27 @@ def show(console: Console, result: Verification) -> None:
             console.print(candidate.again, soft_wrap=True)  # a command broken in two is none
     for note in result.notes:
         console.print(note)
+
+
+def figures(candidate: Candidate) -> dict[str, str]:
+    """What was measured of one candidate, by the name of its row."""
+    lost = candidate.metrics
+    if lost is None:
+        error = candidate.required_tolerance
+        return {
+            "error up to": "-" if error is None else tables.number(error.abs),
+            "outputs up to": "-" if candidate.scale is None else tables.shown_scale(candidate.scale),
+            "worst": worst(candidate.worst),
+        }
+    rows = {"samples": str(lost.samples)}
+    if lost.metric is not None:
+        rows[lost.metric] = f"{lost.accuracy:.2%}, float {lost.accuracy_float:.2%}"
+    if lost.top1_agreement is not None:
+        rows["top-1 agreement"] = f"{lost.top1_agreement:.2%}"
+    return rows | {
+        "SQNR": f"{lost.sqnr_db:.1f} dB",
+        "mean error": f"{lost.mean_error_std:.2%} of the standard deviation",
+    }
 
 
 def worst(item: Worst | None) -> str:

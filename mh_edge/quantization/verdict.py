@@ -60,9 +60,18 @@ class Verdict:
         """Of the output that lost most."""
         return min(one.sqnr_db for one in self.outputs.values())
 
+    @property
+    def mean_error_std(self) -> float:
+        """Of the output that errs most."""
+        return max(one.mean_error_std for one in self.outputs.values())
+
+    @property
+    def max_error_std(self) -> float:
+        """Of the output with the greatest error."""
+        return max(one.max_error_std for one in self.outputs.values())
+
     def to_json(self) -> dict[str, Any]:
         """The keys of the `metrics` object of `mh-edge quantize --json`."""
-        outputs = self.outputs.values()
         return {
             "on": self.on,
             "samples": self.samples,
@@ -73,9 +82,9 @@ class Verdict:
             "worse": self.worse,
             "better": self.better,
             "sqnr_db": self.sqnr_db,
-            "mean_error_std": max(one.mean_error_std for one in outputs),
-            "max_error_std": max(one.max_error_std for one in outputs),
-            "cosine": min(one.cosine for one in outputs),
+            "mean_error_std": self.mean_error_std,
+            "max_error_std": self.max_error_std,
+            "cosine": min(one.cosine for one in self.outputs.values()),
             "size_ratio": self.size_ratio,
             "latency_ratio": self.latency_ratio,
             "latency_interval": self.latency_interval,

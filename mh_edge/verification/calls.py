@@ -63,12 +63,15 @@ def both(one: Candidate, several: Candidate) -> Candidate:
         skipped=one.skipped + several.skipped,
         inconclusive=one.inconclusive + several.inconclusive,
         flips=one.flips + several.flips,
-        required_tolerance=Tolerance(
-            max(one.required_tolerance.abs, several.required_tolerance.abs),
-            max(one.required_tolerance.rel, several.required_tolerance.rel),
-        ),
+        required_tolerance=_wider(one.required_tolerance, several.required_tolerance),
         worst=one.worst if several.passed else several.worst,
         classes=(*one.classes, *(replace(row, kind=row.kind + over) for row in several.classes)),
-        scale=max(one.scale, several.scale),
+        scale=max(one.scale or 0.0, several.scale or 0.0),
         reasons=(*one.reasons, *(f"{reason.removesuffix('.')}{over}." for reason in several.reasons)),
     )
+
+
+def _wider(one: Tolerance | None, other: Tolerance | None) -> Tolerance | None:
+    if one is None or other is None:
+        return one or other
+    return Tolerance(max(one.abs, other.abs), max(one.rel, other.rel))

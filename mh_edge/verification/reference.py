@@ -17,6 +17,7 @@ Arrays = Mapping[str, np.ndarray]
 FLOAT64 = "float64 clone"
 ORDERS = "float32 orders"
 EXPLICIT = "explicit tolerances"
+GATES = "gates"
 
 
 class Refused(Exception):  # noqa: N818 - not a fault: the feed is skipped

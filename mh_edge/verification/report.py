@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mh_edge.errors import NotEqualError
+
+if TYPE_CHECKING:
+    from mh_edge.quantization.gate import Gate
+    from mh_edge.quantization.verdict import Verdict
 
 
 def number(value: float) -> float | str:
@@ -84,7 +88,8 @@ class Candidate:
 
     scale: the greatest number expected of it. reasons: why it did not pass, in sentences. notes: what else to know.
     saved: where the failing feed is. repeat: the command that fails with it again, where a command can name the
-    reference.
+    reference. gate, metrics: of a quantized artifact, which need not be equal: what it may lose and what it lost; feeds
+    are samples then, and there is neither a tolerance nor a scale.
     """
 
     path: str
@@ -93,14 +98,16 @@ class Candidate:
     skipped: int
     inconclusive: int
     flips: int
-    required_tolerance: Tolerance
+    required_tolerance: Tolerance | None
     worst: Worst | None
     classes: tuple[ClassRow, ...]
-    scale: float
+    scale: float | None
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     saved: str | None = None
     repeat: str | None = None
+    gate: Gate | None = None
+    metrics: Verdict | None = None
 
     @property
     def again(self) -> str:
@@ -117,14 +124,16 @@ class Candidate:
             "skipped": self.skipped,
             "inconclusive": self.inconclusive,
             "flips": self.flips,
-            "required_tolerance": self.required_tolerance.to_json(),
-            "scale": number(self.scale),
+            "required_tolerance": None if self.required_tolerance is None else self.required_tolerance.to_json(),
+            "scale": None if self.scale is None else number(self.scale),
             "worst": None if self.worst is None else self.worst.to_json(),
             "classes": [row.to_json() for row in self.classes],
             "reasons": list(self.reasons),
             "notes": list(self.notes),
             "saved": self.saved,
             "repeat": self.repeat,
+            "gate": None if self.gate is None else self.gate.to_json(),
+            "metrics": None if self.metrics is None else self.metrics.to_json(),
         }
 
 
@@ -172,14 +181,20 @@ class Verification:
         failed = [candidate for candidate in self.candidates if not candidate.passed]
         if failed:
             sentences = [
-                f"{candidate.path} is not equal to {self.reference}: {' '.join(candidate.reasons)}"
+                f"{candidate.path} {_fault(candidate)} {self.reference}: {' '.join(candidate.reasons)}"
                 for candidate in failed
             ]
             again = [candidate.again for candidate in failed if candidate.again]
             raise NotEqualError(" ".join(sentences), "\n".join(again))
 
 
+def _fault(candidate: Candidate) -> str:
+    return "is not equal to" if candidate.gate is None else f"does not pass its gate of {candidate.gate} beside"
+
+
 def _verdict(candidate: Candidate) -> str:
+    if candidate.gate is not None:
+        return f"{'passes' if candidate.passed else 'FAILS'} {candidate.gate}"
     word = "equal" if candidate.passed else "NOT EQUAL"
     skipped = f", {candidate.skipped} feeds skipped" if candidate.skipped else ""
     unsure = f", {candidate.inconclusive} unsure" if candidate.inconclusive else ""

@@ -1,5 +1,5 @@
 """verify: the reference and the candidates on the same feeds, each candidate judged against the noise of the
-reference.
+reference, a quantized one by its gate.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mh_edge.artifact import read_manifest
+from mh_edge.artifact import Manifest, read_manifest
 from mh_edge.errors import UsageError
 from mh_edge.matching import match
 from mh_edge.quiet import quiet
 from mh_edge.repeating import command, proof_options
-from mh_edge.runtimes import SUFFIXES, open_session
+from mh_edge.runtimes import SUFFIXES, Session, open_session
 from mh_edge.verification.calls import CallsTrial, both, repeated, started
 from mh_edge.verification.group import Group
-from mh_edge.verification.reference import ArtifactReference, Reference
+from mh_edge.verification.reference import GATES, ArtifactReference, Reference
 from mh_edge.verification.report import Candidate, Verification
 from mh_edge.verification.trial import Trial
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import keras
 
     from mh_edge.program import Program
+    from mh_edge.quantization.gate import Gate
+    from mh_edge.quantization.judging import Metric
+    from mh_edge.quantization.sources import Given
+    from mh_edge.verification.gated import Gated
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -48,6 +52,9 @@ def verify(
     label: str | None = None,
     custom_modules: Sequence[str] = (),
     unsafe: bool = False,
+    evaluation: Given | None = None,
+    max_drop: str | Gate | None = None,
+    metric: str | Metric | None = None,
 ) -> Verification:
     """|candidate(x) - reference(x)| <= what float32 explains, for every output and feed x.
 
@@ -58,9 +65,13 @@ def verify(
     compared in addition to the generated grid. seed: of the grid. failures: a folder for the feed that fails, as .npz.
     label: what the reference is called in the report.
 
-    Raises UsageError when tolerances are needed or senseless, InputError when a file or a feed cannot be used, or the
-    model refuses almost every feed. A candidate that is not equal is no exception: see Verification.passed and
-    Verification.require().
+    A candidate whose manifest says that it was quantized is not equal: it is judged on `evaluation` (see
+    mh_edge.quantize, as for metric) by the gate in its manifest or by max_drop ("1%", "30dB"). So is, with max_drop, a
+    file without a manifest, which other tools may have quantized.
+
+    Raises UsageError when tolerances, a gate or evaluation data are needed or senseless, InputError when a file, a feed
+    or the data cannot be used, or the model refuses almost every feed. A candidate that is not equal is no exception:
+    see Verification.passed and Verification.require().
     """
     tolerance = _tolerance(atol, rtol)
     candidates = (candidates,) if isinstance(candidates, str | Path) else tuple(candidates)
@@ -68,42 +79,68 @@ def verify(
         raise UsageError("nothing to compare: no artifact was given.", "Name at least one .onnx or .tflite file.")
     _refuse_models(candidates)
     named = reference if isinstance(reference, str | Path) else None
+    paths = [str(path) for path in candidates]
+    manifests = {path: read_manifest(Path(path)) for path in dict.fromkeys(paths)}
+    gated = _gated(manifests, evaluation, max_drop, metric)
     with ExitStack() as stack:
         if isinstance(reference, str | Path) and Path(reference).suffix.lower() not in SUFFIXES:
             from mh_edge.models import resolve_model
 
             label = label or str(reference)
             reference = resolve_model(reference, custom_modules=custom_modules, unsafe=unsafe)
-        streaming = any(manifest.signature.states for path in candidates if (manifest := read_manifest(Path(path))))
-        against, name = _reference(reference, feeds, tolerance is not None, streaming, stack)
-        feeds = started(against.signature, feeds) if feeds else feeds
-        paths = [str(path) for path in candidates]
-        sessions = {path: stack.enter_context(open_session(path)) for path in dict.fromkeys(paths)}
-        matches = {path: match(against.signature, session.signature, path) for path, session in sessions.items()}
-        groups: dict[tuple[tuple[str, int], ...], list[str]] = {}
-        for path, found in matches.items():
-            groups.setdefault(found.pinned, []).append(path)
-        verdicts: dict[str, Candidate] = {}
-        for pinned, members in groups.items():
-            group = Group(against, against.signature.pin(dict(pinned)), tolerance, label or name, seed)
-            trials = [
-                Trial(path, sessions[path], matches[path], against, group.signature, tolerance) for path in members
-            ]
-            verdicts |= group.compare(trials, feeds, failures)
-            if (several := against.over_calls()) is not None:
-                group = replace(group, reference=several, signature=several.signature.pin(dict(pinned)))
-                trials = [
-                    CallsTrial(path, sessions[path], matches[path], several, group.signature, tolerance)
-                    for path in members
-                    if verdicts[path].passed
-                ]
-                given = None if feeds is None else repeated(several.signature, feeds)
-                found_over = group.compare(trials, given, None) if trials else {}
-                verdicts |= {path: both(verdicts[path], verdict) for path, verdict in found_over.items()}
+        streaming = any(manifest.signature.states for manifest in manifests.values() if manifest)
+        exact = [path for path in manifests if gated is None or path not in gated.gates]
+        against, name = _reference(reference, feeds, tolerance is not None or not exact, streaming, stack)
+        sessions = {path: stack.enter_context(open_session(path)) for path in manifests}
+        proof = Group(against, against.signature, tolerance, label or name, seed)
+        verdicts = _proven(proof, {path: sessions[path] for path in exact}, feeds, failures)
+        if gated is not None:
+            verdicts |= gated.compare(against, sessions)
         if named is not None:
             options = proof_options(atol, rtol, seed, failures, custom_modules, unsafe)
             verdicts = {path: _repeatable(verdict, named, options) for path, verdict in verdicts.items()}
-        return Verification(label or name, against.yardstick, tuple(verdicts[path] for path in paths))
+        yardstick = against.yardstick if exact else GATES
+        return Verification(label or name, yardstick, tuple(verdicts[path] for path in paths))
+
+
+def _gated(
+    manifests: Mapping[str, Manifest | None],
+    evaluation: Given | None,
+    max_drop: str | Gate | None,
+    metric: str | Metric | None,
+) -> Gated | None:
+    # The data of a quantization are laid out like the feeds of a verification, so its modules import these.
+    from mh_edge.verification.gated import Gated
+
+    return Gated.of(manifests, evaluation, max_drop, metric)
+
+
+def _proven(
+    proof: Group, sessions: Mapping[str, Session], feeds: Arrays | None, failures: str | Path | None
+) -> dict[str, Candidate]:
+    """The verdicts on candidates that have to be equal, by path. proof: for candidates that fix no size."""
+    against, tolerance = proof.reference, proof.tolerance
+    feeds = started(against.signature, feeds) if feeds else feeds
+    matches = {path: match(against.signature, session.signature, path) for path, session in sessions.items()}
+    groups: dict[tuple[tuple[str, int], ...], list[str]] = {}
+    for path, found in matches.items():
+        groups.setdefault(found.pinned, []).append(path)
+    verdicts: dict[str, Candidate] = {}
+    for pinned, members in groups.items():
+        group = replace(proof, signature=against.signature.pin(dict(pinned)))
+        trials = [Trial(path, sessions[path], matches[path], against, group.signature, tolerance) for path in members]
+        verdicts |= group.compare(trials, feeds, failures)
+        if (several := against.over_calls()) is not None:
+            group = replace(proof, reference=several, signature=several.signature.pin(dict(pinned)))
+            trials = [
+                CallsTrial(path, sessions[path], matches[path], several, group.signature, tolerance)
+                for path in members
+                if verdicts[path].passed
+            ]
+            given = None if feeds is None else repeated(several.signature, feeds)
+            found_over = group.compare(trials, given, None) if trials else {}
+            verdicts |= {path: both(verdicts[path], verdict) for path, verdict in found_over.items()}
+    return verdicts
 
 
 def _repeatable(verdict: Candidate, reference: str | Path, options: Mapping[str, object]) -> Candidate:
