@@ -108,7 +108,7 @@ def _depth(result: Tamed, graph: Graph, step: Step, room: float) -> float:
     if step.operand in graph.constants:
         values = graph.constants[step.operand]
         return room * float(_times(values, _unit(graph, step)).max())
-    found = result.ranges[step.operand]
+    found = result.ranges.get(step.operand, Range(-room, room))
     return max(room, -found.low if step.amount > 0 else found.high)
 
 
