@@ -10,11 +10,12 @@ first Flatten and the last Reshape remain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mh_edge.errors import InputError
 from mh_edge.quantization.sizes import ELEMENTWISE, Sizes, free, sizes_of, values_of
 
 if TYPE_CHECKING:
@@ -39,12 +40,25 @@ def as_gemms(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Taken are float32 products with a constant W (K, N) and a constant b (N,), of the outermost graph. Tensors that
     stay keep their names; a Gemm has the name of its MatMul; what is new has names made of those, the same every time.
-    The result differs from the model by the order of summation only.
+    The result differs from the model by the order of summation only. Raises InputError for a damaged model.
+
+    Measured with ONNX Runtime 1.31, one thread, on a masked transformer (2 layers, width 64, 20 steps), as a share of
+    the float model's time at batch 1 / 8 / 32:
+
+        float                  as it was 1             as Gemms .72 / .70 / .73
+        products in int8       as it was 1.02 / .88 / .91       .76 / .59 / .59    one QGemm with bias for three nodes
+        the same, dynamic      as it was .95 / .85 / .86        .77 / .61 / .61
+
+    Most of it in float, and half of it in int8, is that the runtime does not fuse the Add of a residual and
+    LayerNormalization of rank 2: its SkipLayerNormalization takes 3 to 5 times as long as the two by themselves.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
 
-    result = ir.serde.deserialize_model(model)
+    try:
+        result = ir.serde.deserialize_model(model)
+    except ir.serde.SerdeError as error:
+        raise InputError(f"the model cannot be read: {error.__cause__ or error}.", "Is the file damaged?") from error
     if result.graph.opset_imports.get("", 0) >= OLDEST:
         known = ir.serde.deserialize_model(model)
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(known)
@@ -96,7 +110,8 @@ class _Flattening:
             self._stand_in(gemm, node, x)
         elif tokens := self._flattened(node):
             inputs = [self._flat(value, node) if _name(value) in tokens else value for value in node.inputs]
-            made = self._make(node.op_type, inputs, node, name=node.name, like=node)
+            last = {"axis": -1} if "axis" in node.attributes else {}
+            made = self._make(node.op_type, inputs, node, {**node.attributes, **last}, name=node.name)
             self._stand_in(made, node, next(value for value in node.inputs if _name(value) in tokens))
         elif not self._reshaped(node):
             for value in node.inputs:
@@ -171,7 +186,7 @@ class _Flattening:
             if source is not None and _is(source, "Reshape") and isinstance(last, int):
                 made = self._make("Reshape", [source.inputs[0], self._constant((-1, last))], before, base=name)
             else:
-                made = self._make("Flatten", [value], before, base=name, axis=len(sizes) - 1)
+                made = self._make("Flatten", [value], before, {"axis": len(sizes) - 1}, base=name)
             self.flat[name], self.root[name] = made, value
             self.whole.add(name)
         return self.flat[name]
@@ -191,11 +206,9 @@ class _Flattening:
     def _restore(self, value: ir.Value | None, before: ir.Node) -> None:
         """Put the value of full rank back, before the node that needs it."""
         name = _name(value)
-        if value is None or name not in self.flat or name in self.whole:
-            return
-        target = self._target(self._size(value), self.root[name], before)
-        self.whole.add(name)
-        self._take_over(self._reshape(self.flat[name], target, before), value)
+        if value is not None and name in self.flat and name not in self.whole:
+            self.whole.add(name)
+            self._reshape(value, self.flat[name], self.root[name], before)
 
     def _reshaped(self, node: ir.Node) -> bool:
         """Whether the node but reshapes a value that is flat: it takes the flat one then."""
@@ -205,14 +218,26 @@ class _Flattening:
         leading = self._size(self.root[name])[:-1]
         if free(sizes) > 1 and not (sizes[: len(leading)] == leading and not free(sizes[len(leading) :])):
             return False
-        target = self._target(sizes, self.root[name], node)
-        self._take_over(self._reshape(self.flat[name], target, node, name=node.name), node.outputs[0])
+        self._reshape(node.outputs[0], self.flat[name], self.root[name], node, name=node.name)
         return True
 
-    def _reshape(self, flat: ir.Value, target: ir.Value, before: ir.Node, name: str | None = None) -> ir.Value:
-        if target.producer() is None or self.opset < _ALLOW_ZERO:
-            return self._make("Reshape", [flat, target], before, name=name)
-        return self._make("Reshape", [flat, target], before, name=name, allowzero=1)
+    def _reshape(
+        self, value: ir.Value, flat: ir.Value, root: ir.Value, before: ir.Node, name: str | None = None
+    ) -> None:
+        """Let a Reshape of the flat one stand for the value."""
+        import onnx_ir as ir
+
+        sizes, dtype = self._size(value), self.dtypes[_name(value)]
+        target = self._target(sizes, root, before)
+        if target.producer() is None:
+            made = self._make("Reshape", [flat, target], before, name=name)
+        else:
+            zero = {"allowzero": 1} if self.opset >= _ALLOW_ZERO else None
+            made = self._make("Reshape", [flat, target], before, zero, name=name)
+            if value.shape is None and dtype is not None:
+                # Inference without data propagation, as in onnx.checker, would not even find the rank.
+                value.dtype, value.shape = dtype, ir.Shape(sizes)
+        self._take_over(made, value)
 
     def _target(self, sizes: Sizes, root: ir.Value, before: ir.Node) -> ir.Value:
         """What to give Reshape: a constant where at most one size is free, else those of the root but the last, asked
@@ -225,7 +250,7 @@ class _Flattening:
         of_all: Sizes = (*(leading if None not in leading else (base,)), "")
         if of_all not in self.targets:
             if self.opset >= _SHAPE_OF_A_PART:
-                self.targets[of_all] = self._make("Shape", [root], before, base=base, end=count)
+                self.targets[of_all] = self._make("Shape", [root], before, {"end": count}, base=base)
             else:
                 shape = self._make("Shape", [root], before, base=base)
                 ends = [self._constant((0,)), self._constant((count,))]
@@ -233,7 +258,7 @@ class _Flattening:
         key = (*of_all, *sizes[count:])
         if key not in self.targets:
             parts = [self.targets[of_all], self._constant(sizes[count:])]
-            self.targets[key] = self._make("Concat", parts, before, base=base, axis=0)
+            self.targets[key] = self._make("Concat", parts, before, {"axis": 0}, base=base)
         return self.targets[key]
 
     def _take_over(self, made: ir.Value, value: ir.Value) -> None:
@@ -248,24 +273,19 @@ class _Flattening:
         op_type: str,
         inputs: Sequence[ir.Value | None],
         before: ir.Node,
+        attributes: Mapping[str, ir.Attr | int] | None = None,
         *,
         base: str = "",
         name: str | None = None,
-        like: ir.Node | None = None,
-        **attributes: int,
     ) -> ir.Value:
-        """An operation in front of a node, in its layer. base: of the result's name. like: whose attributes to take."""
+        """An operation in front of a node, in its layer. base: what to make a name for the result of."""
         import onnx_ir as ir
 
         if name is None:
             layer, slash, _ = (before.name or "").rpartition("/")
             name = self._unique(f"{layer}{slash}{op_type}")
-        made = ir.node(op_type, inputs, attributes or None, name=name)
+        made = ir.node(op_type, inputs, attributes, name=name)
         made.metadata_props.update(before.metadata_props)
-        if like is not None:
-            made.attributes.update(like.attributes)
-            if "axis" in made.attributes:
-                made.attributes.add(ir.AttrInt64("axis", -1))
         if base:
             made.outputs[0].name = self._unique(f"{base}/{op_type.lower()}")
         self.graph.insert_before(before, made)

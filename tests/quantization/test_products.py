@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from mh_edge.errors import InputError
 from mh_edge.quantization.products import as_gemms
 
 SUMMATION = 2e-5
@@ -59,11 +60,11 @@ class Sketch:
         product, bias = self.op("MatMul", x, self.weight(inputs, outputs)), self.weight(outputs)
         return self.op("Add", *((bias, product) if bias_first else (product, bias)))
 
-    def norm(self, x: str, size: int) -> str:
-        """LayerNormalization, in its parts where the opset has none."""
+    def norm(self, x: str, size: int, axis: int = -1) -> str:
+        """LayerNormalization over the last axis, in its parts where the opset has none."""
         scale, shift = self.weight(size), self.weight(size)
         if self.opset >= 17:
-            return self.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=1e-3)
+            return self.op("LayerNormalization", x, scale, shift, axis=axis, epsilon=1e-3)
 
         def mean(value: str) -> str:
             return self.op("ReduceMean", value, axes=[-1], keepdims=1)
@@ -222,6 +223,24 @@ def test_weights_may_be_constants_of_the_graph_and_shared() -> None:
     assert counts(made) == {"Constant": 1, "Flatten": 1, "Gemm": 3, "Reshape": 1}
 
 
+def test_the_rank_of_a_value_with_two_free_sizes_is_known_without_running() -> None:
+    """Attention of opset 23 asks for the rank of its inputs."""
+    sketch = Sketch(opset=23)
+    x = sketch.input("x", "batch", "time", 8)
+    parts = [sketch.op("Relu", sketch.dense(x, 8, 8)) for _ in range(3)]
+    heard = sketch.op("Attention", *parts, q_num_heads=2, kv_num_heads=2)
+    sketch.output(sketch.dense(heard, 8, 8), "batch", "time", 8)
+    found = counts(rewritten(sketch.model(), normal(2, 3, 8)))
+    assert found == {"Flatten": 2, "Gemm": 4, "Relu": 3, "Shape": 1, "Concat": 1, "Reshape": 4, "Attention": 1}
+
+
+def test_a_damaged_model_is_refused() -> None:
+    model = transformer(17, "batch", 5)
+    damaged = onnx.ModelProto.FromString(model.SerializeToString().replace(b"batch", b"bat\xc0h"))
+    with pytest.raises(InputError, match="cannot be read"):
+        as_gemms(damaged)
+
+
 def test_a_product_of_rank_two_needs_no_reshape() -> None:
     sketch = Sketch()
     hidden = sketch.op("Relu", sketch.dense(sketch.input("x", "batch", 8), 8, 4))
@@ -250,6 +269,25 @@ def test_a_value_that_a_subgraph_uses_stays() -> None:
     assert [node.attribute for node in made.graph.node if node.op_type == "If"] == [
         node.attribute for node in sketch.nodes if node.op_type == "If"
     ]
+
+
+def test_a_residual_around_a_normalized_product_needs_one_flatten() -> None:
+    sketch = Sketch()
+    x = sketch.input("x", "batch", 3, 8)
+    x = sketch.op("Add", x, sketch.dense(sketch.norm(x, 8, axis=2), 8, 8))
+    sketch.output(x, "batch", 3, 8)
+    found = counts(rewritten(sketch.model(), normal(2, 3, 8)))
+    assert found == {"Flatten": 1, "LayerNormalization": 1, "Gemm": 1, "Add": 1, "Reshape": 1}
+
+
+def test_what_mixes_steps_keeps_its_axes() -> None:
+    sketch = Sketch()
+    x = sketch.dense(sketch.input("x", "batch", "time", 8), 8, 8)
+    mean = sketch.op("Sub", x, sketch.op("ReduceMean", x, axes=[1], keepdims=1))
+    halves = sketch.op("Reshape", sketch.dense(x, 8, 4), sketch.constant([0, 2, -1, 4], "int64"))
+    sketch.output(sketch.dense(mean, 8, 4), "batch", "time", 4)
+    sketch.output(sketch.dense(sketch.op("Tanh", halves), 4, 4), "batch", 2, None, 4)
+    assert counts(rewritten(sketch.model(), normal(3, 4, 8)))["Gemm"] == 4
 
 
 @pytest.mark.parametrize("sizes", [("batch", 3), ("batch", "time")])
