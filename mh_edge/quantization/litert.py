@@ -327,6 +327,17 @@ def still_float(of_float: Sequence[Operation], content: bytes, reasons: Mapping[
     return tuple(kept)
 
 
+def float_tensors(content: bytes) -> set[str]:
+    """Names of the tensors that a quantized file has as floats only, by the names they had in the float file."""
+    model = require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE).read_model_from_bytearray(content)
+    names = {
+        tensor.name.decode(): is_float(model, index, number)
+        for number, graph in enumerate(model.subgraphs)
+        for index, tensor in enumerate(graph.tensors)
+    }
+    return {name for name, is_one in names.items() if is_one and f"{name}_quantized" not in names}
+
+
 def schema() -> ModuleType:
     """The module generated from TFLite's schema."""
     return require("ai_edge_litert.schema_py_generated", EXTRA, PURPOSE)

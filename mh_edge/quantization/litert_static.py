@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from mh_edge.artifact import Artifact
@@ -14,31 +15,56 @@ from mh_edge.quantization.scheme import Options, Quantized, Range, RangeChange, 
 
 WEIGHT_BITS = 8
 
-PRODUCTS = frozenset({"BATCH_MATMUL", "FULLY_CONNECTED"})
+ONE_SCALE = "BATCH_MATMUL"
+"""With integers on both sides LiteRT takes the first scale of a constant for all channels: off by half of its range."""
+
+WHY_BIT = "a boolean as a number: 0 or 1"
+
+COMPARISONS = frozenset({"EQUAL", "NOT_EQUAL"})
+
+PRODUCTS = frozenset({ONE_SCALE, "FULLY_CONNECTED"})
 """What a loop keeps most of its weights in: they are 8-bit there too, the activations being float."""
 
 
-def quantize_static(
-    source: Artifact, ranges: Ranges, options: Options, *, bits: int, margin: float, declined: Mapping[str, str]
-) -> Quantized:
-    """Weights in 8 bits, activations in `bits`. margin: scores this far below the greatest weigh nothing. declined:
-    kinds of operations that stay in float -> why.
-    """
+def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits: int, margin: float) -> Quantized:
+    """Weights in 8 bits, activations in `bits`. margin: scores this far below the greatest weigh nothing."""
     model = litert.read(source.path)
     zero_or_one = rewrite(model)
     operations = litert.operations(model)
-    reasons = {one.name: declined[one.kind] for one in operations if one.kind in declined}
-    reasons |= _quotients(model, operations, ranges, bits)
+    reasons = _quotients(model, operations, ranges, bits)
     reasons |= litert.kept_in_loops(operations) | litert.kept_as_asked(operations, options)
     adjusted, changes = keep_masks(model, {**ranges, **dict.fromkeys(zero_or_one, Range(0.0, 1.0))}, margin)
     content = litert.pack(model)
     if ranges:
         content = litert.quantized(content, _recipe(model, operations, options, reasons, bits), adjusted)
-    changed = {change.tensor: change for change in changes}
-    told = [changed.pop(name, RangeChange(name, seen, adjusted[name])) for name, seen in ranges.items()]
     return Quantized(
-        litert.saving(content), (*told, *changed.values()), litert.still_float(operations, content, reasons)
+        litert.saving(content),
+        tuple(_told(ranges, adjusted, changes, litert.float_tensors(content))),
+        litert.still_float(operations, content, reasons),
+        tuple(_notes(operations, reasons)),
     )
+
+
+def _told(seen: Ranges, adjusted: Ranges, changes: Iterable[RangeChange], in_float: Set[str]) -> Iterator[RangeChange]:
+    """Every range, in the order of the file; then constants that were cut off."""
+    changed = {change.tensor: change for change in changes}
+    for name, before in seen.items():
+        change = changed.pop(
+            name, RangeChange(name, before, adjusted[name], "" if before == adjusted[name] else WHY_BIT)
+        )
+        yield replace(change, after=None) if name in in_float else change
+    yield from changed.values()
+
+
+def _notes(operations: Sequence[litert.Operation], reasons: Mapping[str, str]) -> Iterator[str]:
+    """What integers do otherwise than floats, whatever their precision."""
+    for one in operations:
+        if one.name in reasons:
+            continue
+        if one.kind == "DIV":
+            yield f"{one.name} divides in integers: by 0 the runtime stops, where floats give inf or nan."
+        elif one.kind in COMPARISONS:
+            yield f"{one.name} compares in integers: what rounds to a number is equal to it."
 
 
 def _quotients(model: Any, operations: Sequence[litert.Operation], ranges: Ranges, bits: int) -> dict[str, str]:
@@ -63,20 +89,20 @@ def _recipe(
     """All that can be in integers; inputs and outputs of the main graph too if asked, those of loops never."""
     granularity = require("litert_quantizer.qtyping", litert.EXTRA, litert.PURPOSE).QuantGranularity
     manager = require("litert_quantizer.recipe_manager", litert.EXTRA, litert.PURPOSE)
+    scales = granularity.CHANNELWISE if options.per_channel else granularity.TENSORWISE
 
-    weights = granularity.CHANNELWISE if options.per_channel else granularity.TENSORWISE
-
-    def static(regex: str, operation: str) -> list[litert.Entry]:
+    def static(regex: str, operation: str, scales: Any = scales) -> list[litert.Entry]:
         entries = manager.RecipeManager()
-        entries.add_static_config(regex, operation, bits, WEIGHT_BITS, weights)
+        entries.add_static_config(regex, operation, bits, WEIGHT_BITS, scales)
         return list(entries.get_quantization_recipe())
 
-    recipe = [*static(".*", "*"), litert.no_quantize("^", "INPUT"), litert.no_quantize("^", "OUTPUT")]
+    recipe = [*static(".*", "*"), *static("^", ONE_SCALE, granularity.TENSORWISE)]
+    recipe += [litert.no_quantize("^", "INPUT"), litert.no_quantize("^", "OUTPUT")]
     recipe += litert.leave_float(operations, reasons)
     for one in operations:
         if one.graph > 0 and one.kind in PRODUCTS and not one.belongs(options.keep_float):
             entries = manager.RecipeManager()
-            entries.add_dynamic_config(litert.exactly(one.made), one.kind, WEIGHT_BITS, weights)
+            entries.add_dynamic_config(litert.exactly(one.made), one.kind, WEIGHT_BITS, scales)
             recipe += entries.get_quantization_recipe()
     if options.integer_io:
         graph = model.subgraphs[0]

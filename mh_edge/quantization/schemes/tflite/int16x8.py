@@ -20,4 +20,4 @@ def int16x8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     x = scale · q, activations symmetric as well; biases in 64 bits. Otherwise as int8. No delegate takes it, so it is
     many times slower than float on a processor that has a float unit.
     """
-    return quantize_static(source, ranges, options, bits=BITS, margin=MARGIN, declined={})
+    return quantize_static(source, ranges, options, bits=BITS, margin=MARGIN)

@@ -22,4 +22,4 @@ def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     booleans and indices stay what they are. See litert_masks for attention masks, litert_rewriting for what is put
     otherwise first; what still computes in float is told as kept_float.
     """
-    return quantize_static(source, ranges, options, bits=BITS, margin=MARGIN, declined={})
+    return quantize_static(source, ranges, options, bits=BITS, margin=MARGIN)
