@@ -20,6 +20,7 @@ from mh_edge.quantization.onnxmodel import (
     saver,
     sort,
 )
+from mh_edge.quantization.products import as_gemms
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ COPY = "/float32"
 def fp16(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights and products in 16-bit floats; masks, softmax, inputs and outputs stay in 32. Needs no data."""
     float16 = require("onnxruntime.transformers.float16", "quantize", "the scheme fp16")
-    model = load(source)
+    model = as_gemms(load(source))
     kept = {node.name: WHY["keep_float"] for node in model.graph.node if belongs(node.name, options.keep_float)}
     kept |= {name: why for name, why in kept_float(model).items() if name not in kept}
     if not _halved_weights(model, kept):
@@ -106,10 +107,10 @@ def _join_casts(model: onnx.ModelProto, own: set[str]) -> None:
     old = [node for node in graph.node if node.name in own]
     direct = {name: casts[cast.input[0]].input[0] for name, cast in casts.items() if cast.input[0] in casts}
     outputs = {value.name for value in graph.output}
-    for name in sorted(outputs & direct.keys()):
-        casts[name].op_type = "Identity"
-        del casts[name].attribute[:]
-    for node in (*old, *casts.values()):
+    for node in old:
         node.input[:] = [direct.get(name, name) for name in node.input]
+    for name in sorted(outputs & direct.keys()):
+        casts[name].op_type, casts[name].input[0] = "Identity", direct[name]
+        del casts[name].attribute[:]
     needed = outputs.union(*(node.input for node in old))
     replace_nodes(graph, [*old, *(cast for name, cast in casts.items() if name in needed)])

@@ -28,6 +28,7 @@ from mh_edge.quantization.onnxmodel import (
     tiny,
     weighted,
 )
+from mh_edge.quantization.products import as_gemms
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def int4(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
         raise UsageError(
             f"int4 has no blocks of {options.block_size} weights.", f"Take one of {', '.join(map(str, BLOCK_SIZES))}."
         )
-    model = load(source)
+    model = as_gemms(load(source))
     as_matmuls(model)
     found = weighted(model, SLOTS)
     kept = _kept(found, options)

@@ -12,6 +12,9 @@ import logging
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mh_edge.artifact import Artifact
 from mh_edge.packages import require
@@ -27,9 +30,13 @@ from mh_edge.quantization.onnxmodel import (
     sort,
     tiny,
     weighted,
+    weights,
 )
 from mh_edge.quantization.products import as_gemms
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, belongs, scheme
+
+if TYPE_CHECKING:
+    import onnx
 
 SLOTS = {"MatMul": 1, "LSTM": 1, "Gather": 0}
 """Which input of an operation is its weight."""
@@ -46,6 +53,11 @@ LEAST_UNITS = 64
 with 64, 1.2 at batch 1, .9 at batch 8; with 128, .8 and .6.
 """
 
+NO_MATRIX = "its weight is not one matrix: ONNX Runtime takes a stack of them with a scale per tensor only"
+SPREADS = (
+    "it holds -infinity: where a mask of it hides a whole row, the result is NaN as before, and now spreads to the "
+    "other samples of the same call, which share their ranges with it"
+)
 SATURATION = (
     "on x86 processors without VNNI (most from before 2019), ONNX Runtime adds 8-bit products in 16 bits, which can "
     "overflow: measure there too"
@@ -56,7 +68,7 @@ SATURATION = (
 def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights in 8-bit integers; the range of each activation is taken anew at every call. Needs no data."""
     quantization = require("onnxruntime.quantization", "quantize", "the scheme int8-dynamic")
-    onnx = require("onnx", "quantize", "the scheme int8-dynamic")
+    proto = require("onnx", "quantize", "the scheme int8-dynamic")
     model = as_gemms(load(source))
     as_matmuls(model)
     found = weighted(model, SLOTS)
@@ -82,15 +94,17 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
                 per_channel=options.per_channel,
                 weight_type=quantization.QuantType.QInt8,
                 use_external_data_format=True,
-                extra_options={"EnableSubgraph": True},
+                extra_options={"EnableSubgraph": True, "DefaultTensorType": proto.TensorProto.FLOAT},
             )
         finally:
             logging.disable(level)
-        result = onnx.load_model(str(path))
+        result: onnx.ModelProto = proto.load_model(str(path))
     sort(result.graph)
     restore(result, model, "_quant")
     return Quantized(
-        saver(result), kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()), notes=(SATURATION,)
+        saver(result),
+        kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
+        notes=(SATURATION, *((SPREADS,) if _holds_infinity(model) else ())),
     )
 
 
@@ -104,9 +118,16 @@ def _kept(found: list[Weighted], options: Options) -> dict[str, str]:
             kept[one.node.name] = "named by keep_float"
         elif one.node.name in small:
             kept[one.node.name] = TOO_SMALL
+        elif one.node.op_type == "MatMul" and not _is_matrix(one, options.per_channel):
+            kept[one.node.name] = NO_MATRIX
         elif one.node.op_type == "LSTM" and (why := _lstm_obstacle(one, recurrent)):
             kept[one.node.name] = why
     return kept
+
+
+def _is_matrix(one: Weighted, per_channel: bool) -> bool:
+    """Whether MatMulInteger takes the weight: a stack of matrices has no scales per channel there."""
+    return len(one.weight.dims) == 2 or (len(one.weight.dims) > 2 and not per_channel)
 
 
 def _lstm_obstacle(lstm: Weighted, recurrent: Counter[str]) -> str:
@@ -117,3 +138,10 @@ def _lstm_obstacle(lstm: Weighted, recurrent: Counter[str]) -> str:
     if units < LEAST_UNITS:
         return f"ONNX Runtime's dynamic LSTM is slower than the float one with {units} units (fewer than {LEAST_UNITS})"
     return ""
+
+
+def _holds_infinity(model: onnx.ModelProto) -> bool:
+    from onnx import TensorProto, numpy_helper
+
+    floats = (tensor for tensor in weights(model).values() if tensor.data_type == TensorProto.FLOAT)
+    return any(bool(np.isneginf(numpy_helper.to_array(tensor)).any()) for tensor in floats)
