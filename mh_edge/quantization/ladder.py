@@ -257,9 +257,11 @@ def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def _loss(verdict: Verdict, gate: Gate | None) -> float:
-    """What the gate looks at, so that less is better: points of accuracy, without labels of top-1 agreement; decibels
-    under the float model.
+    """What the gate looks at, so that less is better: accuracy lost, without labels top-1 agreement; or decibels, the
+    other way round. Infinite when numbers became NaN.
     """
+    if any(change.not_finite for change in verdict.outputs.values()):
+        return math.inf
     if gate is None or gate.kind != "db":
         if verdict.accuracy is not None and verdict.accuracy_float is not None:
             return verdict.accuracy_float - verdict.accuracy

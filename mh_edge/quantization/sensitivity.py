@@ -115,8 +115,8 @@ class _Trial:
     saved: int
 
     def seen(self, verdict: Verdict) -> Sensitivity:
-        error = max(change.mean_error_std for change in verdict.outputs.values())
-        return Sensitivity(self.part, self.head, verdict.sqnr_db, error, verdict.top1_agreement, self.saved)
+        error, agreement = verdict.mean_error_std, verdict.top1_agreement
+        return Sensitivity(self.part, self.head, verdict.sqnr_db, error, agreement, self.saved)
 
 
 def _trials(
