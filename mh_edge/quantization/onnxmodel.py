@@ -172,10 +172,13 @@ def sort(graph: onnx.GraphProto) -> None:
 
 def restore(made: onnx.ModelProto, source: onnx.ModelProto, suffix: str) -> None:
     """What a quantizer changed besides the arithmetic, as it was: who made the model, its metadata and that of its
-    operations (now named with the suffix), no shapes of inner tensors that only it inferred.
+    operations (now named with the suffix). Of the shapes of inner tensors only those stay that a Reshape to computed
+    sizes gives: no reader of the file can infer them, and ONNX's rule for Attention takes an unknown width for 0.
     """
     made.producer_name, made.producer_version = source.producer_name, source.producer_version
     del made.metadata_props[:], made.graph.value_info[:]
+    reshaped = {node.output[0] for node in made.graph.node if node.op_type == "Reshape"}
+    made.graph.value_info.extend(value for value in source.graph.value_info if value.name in reshaped)
     made.metadata_props.extend(source.metadata_props)
     known = {node.name: node.metadata_props for node in nodes(source)}
     for node in nodes(made):

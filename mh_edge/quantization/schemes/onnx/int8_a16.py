@@ -16,7 +16,7 @@ from mh_edge.quantization import calibration, qdq
 from mh_edge.quantization.masks import fused
 from mh_edge.quantization.onnxmodel import inferred, load, nodes, nothing_to_quantize, saver
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
-from mh_edge.quantization.taming import tame
+from mh_edge.quantization.taming import Tamed, tame
 
 if TYPE_CHECKING:
     import onnx
@@ -30,8 +30,9 @@ SLOW = "ONNX Runtime's CPU has no kernels for 16-bit activations: there this fil
 def opened(source: Artifact) -> onnx.ModelProto:
     """The model with the types of its inner tensors."""
     model = load(source)
+    known = inferred(model)  # from what the rewriting left: not all of it can be inferred again
     del model.graph.value_info[:]
-    model.graph.value_info.extend(inferred(model).values())
+    model.graph.value_info.extend(known.values())
     return model
 
 
@@ -42,13 +43,14 @@ def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ra
     return calibration.observe(model, tensors, batches)
 
 
-def sorted_out(model: onnx.ModelProto, options: Options, types: Collection[str]) -> tuple[list[str], dict[str, str]]:
+def sorted_out(tamed: Tamed, options: Options, types: Collection[str]) -> tuple[list[str], dict[str, str]]:
     """-> the names of the operations to quantize; operation -> why it stays in float. types: of operations that the
     target has in integers.
     """
+    model, kept = tamed.model, dict(tamed.kept)
     outermost = {node.name for node in model.graph.node}
     attentions = {node.name for node in fused(model)}
-    chosen, kept = [], {}
+    chosen = []
     for node in nodes(model):
         known = node.op_type in types
         if node.name in attentions:
@@ -59,7 +61,7 @@ def sorted_out(model: onnx.ModelProto, options: Options, types: Collection[str])
             kept[node.name] = "named by keep_float"
         elif known and node.name not in outermost:
             kept[node.name] = INNER
-        elif known:
+        elif known and node.name not in kept:
             chosen.append(node.name)
     return chosen, kept
 
@@ -68,11 +70,10 @@ def sorted_out(model: onnx.ModelProto, options: Options, types: Collection[str])
 def int8_a16(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights in 8-bit, activations in 16-bit integers throughout, attention masks included."""
     registry = require("onnxruntime.quantization.registry", "quantize", "the scheme int8-a16")
-    model = opened(source)
-    chosen, kept = sorted_out(model, options, registry.QDQRegistry.keys() | registry.QLinearOpsRegistry.keys())
+    tamed = tame(opened(source), ranges)
+    chosen, kept = sorted_out(tamed, options, registry.QDQRegistry.keys() | registry.QLinearOpsRegistry.keys())
     if not chosen:
         raise nothing_to_quantize(source, "int8-a16", "operation that has integers", kept)
-    tamed = tame(model, ranges)
     result = qdq.quantize(tamed.model, tamed.ranges, chosen, activations="QUInt16", per_channel=options.per_channel)
     return Quantized(
         saver(result),
