@@ -125,6 +125,7 @@ class Graph:
         }
         self._computed: dict[str, bool] = {}
         self._traced: dict[str, Trace] = {}
+        self.walked: dict[str, tuple[str, tuple[Step, ...]]] = {}
 
     def computed(self, tensor: str) -> bool:
         """Whether a product lies behind the tensor."""
@@ -216,14 +217,15 @@ def rule_of(node: onnx.NodeProto) -> str:
 
 def _walk(graph: Graph, tensor: str) -> tuple[str, tuple[Step, ...]]:
     """-> the scores and the steps from them to `tensor`. Without a mask behind it, the tensor is the scores."""
-    node = graph.makers.get(tensor)
-    if node is None:
-        return tensor, ()
-    for source, step in _sources(graph, node, tensor):
-        scores, steps = _walk(graph, source)
-        if steps or step.kind in ("mask", "replaced"):
-            return scores, (*steps, step)
-    return tensor, ()
+    if tensor not in graph.walked:  # residual sums meet again and again
+        graph.walked[tensor] = tensor, ()
+        node = graph.makers.get(tensor)
+        for source, step in () if node is None else _sources(graph, node, tensor):
+            scores, steps = _walk(graph, source)
+            if steps or step.kind in ("mask", "replaced"):
+                graph.walked[tensor] = scores, (*steps, step)
+                break
+    return graph.walked[tensor]
 
 
 def _sources(graph: Graph, node: onnx.NodeProto, tensor: str) -> Iterator[tuple[str, Step]]:

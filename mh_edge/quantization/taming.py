@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mh_edge.quantization.masks import ABSORBS, LEAST_MASK, MARGIN, RESHAPING, Graph, Leaf, Softmax, Step, filled, find
+from mh_edge.quantization.masks import (
+    ABSORBS,
+    COMPUTING,
+    LEAST_MASK,
+    MARGIN,
+    RESHAPING,
+    Graph,
+    Leaf,
+    Softmax,
+    Step,
+    filled,
+    find,
+)
 from mh_edge.quantization.scheme import Range, Ranges
 
 if TYPE_CHECKING:
@@ -17,19 +29,21 @@ if TYPE_CHECKING:
 
 MASK = "the least that still hides a score, in place of the mask's own number"
 MASKED = "the scores as they are without the mask, and room for the mask"
+FOREIGN = "it makes a mask in a way that is not known, so that no smaller one could be put in its place"
 UNIFORM = "the scores as they are without the mask; what is masked is below all of them, and equal, as in float"
 
 
 @dataclass
 class Tamed:
     """A model whose masks are small. ranges: calibrated ones, corrected. why: the reason for each that was. done: the
-    constants that were replaced.
+    constants that were replaced. kept: operation -> why it has to stay in float.
     """
 
     model: onnx.ModelProto
     ranges: dict[str, Range]
     why: dict[str, str] = field(default_factory=dict)
     done: set[tuple[str, str]] = field(default_factory=set)
+    kept: dict[str, str] = field(default_factory=dict)
 
     def put(self, tensor: str, low: float, high: float, why: str) -> None:
         """Give a tensor a range; where two softmaxes share it, what both need."""
@@ -46,17 +60,32 @@ def tame(model: onnx.ModelProto, ranges: Ranges) -> Tamed:
     """
     result = Tamed(model, dict(ranges))
     graph = Graph(model, ranges)
-    masked = [softmax for softmax in find(model, ranges) if softmax.masks and softmax.scores in ranges]
-    if not masked:
-        return result
-    room = max(_room(graph, softmax) for softmax in masked)
+    found = find(model, ranges)
+    masked = [softmax for softmax in found if softmax.masks and softmax.scores in ranges]
+    room = max((_room(graph, softmax) for softmax in masked), default=0.0)
     for softmax in masked:
         for step in softmax.masks:
             if step.kind == "mask":
                 _shrink(result, graph, step, room)
     for softmax in masked:
         _follow(result, graph, softmax, room)
+    for softmax in found:
+        made = graph.nodes[softmax.node].input[0]
+        left = result.ranges.get(made, Range(0.0, 0.0))
+        if max(-left.low, left.high) >= LEAST_MASK:
+            result.kept |= dict.fromkeys((softmax.node, *_behind(graph, made)), FOREIGN)
     return result
+
+
+def _behind(graph: Graph, tensor: str) -> list[str]:
+    """The operations between the products and a tensor that may have to do with a mask."""
+    pending, found = [tensor], []
+    while pending:
+        node = graph.makers.get(pending.pop())
+        if node is not None and node.op_type in COMPUTING | RESHAPING and node.name not in found:
+            found.append(node.name)
+            pending.extend(node.input)
+    return found
 
 
 def _room(graph: Graph, softmax: Softmax) -> float:

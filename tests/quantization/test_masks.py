@@ -144,3 +144,19 @@ def test_a_small_mask_computes_the_same_in_float(mask: str, tmp_path: Path) -> N
     assert np.abs(got - expected).max() < 5e-3  # float32 beside -10000 keeps 1e-3 of a score
     seen = data["valid"].any(1) if mask != "causal" else data["valid"][:, 0]
     assert np.abs(got - expected)[seen].max() < 1e-4
+
+
+def test_a_mask_of_an_unknown_form_stays_float(tmp_path: Path) -> None:
+    """where(seen, s, s - 1e9) as a sum of products, which is how tf2onnx writes it."""
+    b = Builder()
+    scores = b.op("MatMul", "x", np.ones((DIM, TIME)))
+    seen = b.op("Unsqueeze", b.cast("valid"), [1])
+    hidden = b.op("Mul", b.op("Sub", 1.0, seen), b.op("Sub", scores, 1e9))
+    masked = b.op("Add", hidden, b.op("Mul", seen, scores))
+    result = b.op("Softmax", masked, axis=-1)
+    inputs = {"x": np.zeros((1, TIME, DIM), np.float32), "valid": np.ones((1, TIME), bool)}
+    model = load(b.save(tmp_path / "m.onnx", inputs, result))
+    kept = tame(model, {scores: Range(-3.0, 5.0), masked: Range(-1e9, 5.0)}).kept
+    assert {f"layer/{name}" for name in (hidden, masked, result)} <= kept.keys()
+    assert f"layer/{scores}" not in kept
+    assert not tame(model, {scores: Range(-3.0, 5.0), masked: Range(-3.0, 5.0)}).kept

@@ -36,7 +36,7 @@ def qnn_a16w8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
         weight_type=quantization.QuantType.QUInt8,
         per_channel=options.per_channel,
     )
-    chosen, kept = sorted_out(tamed.model, options, frozenset(config.op_types_to_quantize))
+    chosen, kept = sorted_out(tamed, options, frozenset(config.op_types_to_quantize))
     if not chosen:
         raise nothing_to_quantize(source, "qnn-a16w8", "operation that has integers", kept)
     result = qdq.quantize(
