@@ -43,28 +43,29 @@ def as_gemms(model: onnx.ModelProto) -> onnx.ModelProto:
     The result differs from the model by the order of summation only. Raises InputError for a damaged model.
 
     Measured with ONNX Runtime 1.31, one thread, on a masked transformer (2 layers, width 64, 20 steps), as a share of
-    the float model's time at batch 1 / 8 / 32:
+    the float model's time at batch 1 / 8 / 32; unfused: as it was, with the runtime's SkipLayerNormFusion switched off:
 
-        float                  as it was 1             as Gemms .72 / .70 / .73
-        products in int8       as it was 1.02 / .88 / .91       .76 / .59 / .59    one QGemm with bias for three nodes
-        the same, dynamic      as it was .95 / .85 / .86        .77 / .61 / .61
+        products         as it was             unfused               as Gemms
+        in float         1.00                  .83 / .72 / .73       .78 / .68 / .67
+        in int8          1.07 / .91 / .91      .93 / .67 / .65       .82 / .56 / .52    one QGemm with bias for three
+        dynamic          .99 / .85 / .86       .81 / .58 / .56       .83 / .57 / .56
 
-    Most of it in float, and half of it in int8, is that the runtime does not fuse the Add of a residual and
-    LayerNormalization of rank 2: its SkipLayerNormalization takes 3 to 5 times as long as the two by themselves.
+    The Add of a residual and LayerNormalization, of rank 2, are not fused by the runtime: as SkipLayerNormalization
+    they would take 1.6 to 5 times as long as by themselves.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
 
     try:
         result = ir.serde.deserialize_model(model)
+        if result.graph.opset_imports.get("", 0) >= OLDEST:
+            known = ir.serde.deserialize_model(model)
+            ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(known)
+            _Flattening(result.graph, known.graph).run()
+            result.ir_version = max(result.ir_version, 4)  # before it, constants had to be inputs
+        return ir.serde.serialize_model(result)
     except ir.serde.SerdeError as error:
         raise InputError(f"the model cannot be read: {error.__cause__ or error}.", "Is the file damaged?") from error
-    if result.graph.opset_imports.get("", 0) >= OLDEST:
-        known = ir.serde.deserialize_model(model)
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(known)
-        _Flattening(result.graph, known.graph).run()
-        result.ir_version = max(result.ir_version, 4)  # before it, constants had to be inputs
-    return ir.serde.serialize_model(result)
 
 
 class _Flattening:
