@@ -26,7 +26,10 @@ from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, b
 if TYPE_CHECKING:
     import onnx
 
-OVERFLOW = "numbers beyond 65504 become infinite in 16 bits: whether yours do shows on evaluation data only"
+OVERFLOW = (
+    "on processors without 16-bit arithmetic ONNX Runtime computes this file in 32 bits: nothing is faster for it, and "
+    "results beyond 65504, infinite elsewhere, do not show; measure on the device"
+)
 
 COPY = "/float32"
 """Suffix of the copies that the bodies of loops read."""
