@@ -133,10 +133,10 @@ def figures(candidate: Candidate) -> dict[str, str]:
     if lost.metric is not None:
         rows[lost.metric] = f"{lost.accuracy:.2%}, float {lost.accuracy_float:.2%}"
     if lost.top1_agreement is not None:
-        rows["top-1 agreement"] = f"{lost.top1_agreement:.2%}"
+        rows["same answer"] = f"{lost.top1_agreement:.2%}"
     return rows | {
-        "SQNR": f"{lost.sqnr_db:.1f} dB",
-        "mean error": f"{lost.mean_error_std:.2%} of the standard deviation",
+        "signal to noise": f"{lost.sqnr_db:.1f} dB",
+        "error, mean / max": f"{lost.mean_error_std:.2%} / {lost.max_error_std:.1%} of the standard deviation",
     }
 
 

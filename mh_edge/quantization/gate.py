@@ -56,7 +56,7 @@ class Gate:
         """
         for name, change in verdict.outputs.items():
             if change.not_finite:
-                return f"{change.not_finite} numbers of {name!r} became NaN or infinite"
+                return f"{change.not_finite} of the numbers of {name!r} became NaN or infinite"
         return self._points(verdict) if self.kind == "points" else self._decibels(verdict)
 
     def _points(self, verdict: Verdict) -> str | None:

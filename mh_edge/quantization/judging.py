@@ -223,8 +223,8 @@ class _Seen:
         notes, name = [], self.reading.output
         if self.spread.left_out:
             notes.append(
-                f"{self.spread.left_out} numbers of {name!r} are NaN or infinite in the float model already; they "
-                "were left out."
+                f"{self.spread.left_out} of the numbers of {name!r} are NaN or infinite in the float model already; "
+                "they were left out."
             )
         if not self.spread.deviation:
             notes.append(

@@ -84,7 +84,9 @@ class Latency:
         else:
             found = f"It takes as long as the float model within the noise, {self.ratio:.2f} of its time"
         low, high = self.interval
-        threads = "as many threads as the runtime likes" if self.threads is None else f"{self.threads} thread(s)"
+        threads = {None: "as many threads as the runtime likes", 1: "1 thread"}.get(
+            self.threads, f"{self.threads} threads"
+        )
         return (
             f"{found} (95 %: {low:.2f} to {high:.2f}; noise up to a factor of {self.noise:.2f}): {self.ms[1]:.3g} ms "
             f"against {self.ms[0]:.3g} ms a call at batch {self.batch}, {threads}."

@@ -92,4 +92,4 @@ def test_points_of_what_is_no_class() -> None:
 @pytest.mark.parametrize("text", ["100%", "-90dB"])
 def test_what_is_not_finite_passes_no_gate(text: str) -> None:
     found = verdict(metric="accuracy", accuracy_float=0.9, accuracy=0.9, not_finite=3)
-    assert Gate.parse(text).judge(found) == "3 numbers of 'worst' became NaN or infinite"
+    assert Gate.parse(text).judge(found) == "3 of the numbers of 'worst' became NaN or infinite"

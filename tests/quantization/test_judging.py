@@ -160,7 +160,7 @@ def test_numbers_that_are_not_finite() -> None:
     assert not any(math.isnan(value) for value in vars(found).values())
     already = judged([[3.0, math.nan], [0.0, 2.0]], [[2.0, math.nan], [0.0, 2.0]])
     assert change(already).sqnr_db == pytest.approx(10 * math.log10(13 / 1))
-    assert "1 numbers of 'y' are NaN or infinite in the float model already" in already.notes[0]
+    assert "1 of the numbers of 'y' are NaN or infinite in the float model already" in already.notes[0]
 
 
 def test_a_constant_output() -> None:

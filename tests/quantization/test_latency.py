@@ -12,6 +12,8 @@ from mh_edge.errors import InputError
 from mh_edge.machine import SQUARE_ONNX, SQUARE_TFLITE
 from mh_edge.quantization import latency
 from mh_edge.quantization.latency import LEAST_NOISE, Latency, compare_latency
+from mh_edge.runtimes import open_session
+from mh_edge.runtimes.cpu import CpuSession
 from quantization.tables import Table
 
 
@@ -73,7 +75,7 @@ def test_a_difference_inside_the_noise_is_none() -> None:
     assert (FOUND.slower, FOUND.faster) == (True, False)
     assert FOUND.sentence == (
         "It is SLOWER than the float model here, 1.30 times its time (95 %: 1.20 to 1.40; noise up to a factor of "
-        "1.05): 2.6 ms against 2 ms a call at batch 8, 1 thread(s)."
+        "1.05): 2.6 ms against 2 ms a call at batch 8, threads: 1."
     )
     noisy = replace(FOUND, noise=1.25)
     assert (noisy.slower, noisy.faster) == (False, False)
@@ -115,6 +117,15 @@ def test_samples_a_call(
     found = compare_latency(tmp_path / "a.onnx", {"q": tmp_path / "b.onnx"}, feeds, batch=asked, seconds=0.01)
     assert found["q"].batch == taken
     assert {*tables["a.onnx"].calls, *tables["b.onnx"].calls} == {taken}
+
+
+def test_threads_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "square.onnx"
+    path.write_bytes(SQUARE_ONNX)
+    for threads in (None, 1, 3):
+        with open_session(path, threads=threads) as session:
+            assert isinstance(session, CpuSession)
+            assert session._session.get_session_options().intra_op_num_threads == (threads or 0)
 
 
 def test_files_of_different_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,6 @@ def test_the_command(files: Mapping[str, Path], capsys: pytest.CaptureFixture[st
     assert candidate["metrics"]["accuracy"] == pytest.approx(KEPT)
     assert main([*words, "--max-drop", "60dB"]) == 5
     shown = capsys.readouterr().out
-    for text in ("FAILS 60dB", f"{KEPT:.2%}, float 100.00%", "top-1 agreement", "The SQNR of 'y' is"):
+    for text in ("FAILS 60dB", f"{KEPT:.2%}, float 100.00%", "same answer", "The SQNR of 'y' is"):
         assert text in shown
     assert main([*words, "--max-drop", "60"]) == 2
