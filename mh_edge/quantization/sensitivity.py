@@ -8,7 +8,8 @@ say where in it the harm comes from.
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,7 @@ layers and heads alike, and no SQNR differs by more than .6 dB.
 """
 
 OPEN_BYTES = 2**30
-"""Size of the candidates that are open at once; a pass over the data is made for each such lot."""
+"""Size of the candidates from which they are measured before more are made; each such lot is one pass over the data."""
 
 FLOAT_BITS = 32
 BITS = {"int4": 4}
@@ -74,16 +75,17 @@ def sensitivity(
     """The parts that the scheme can quantize and their heads, the most harmful first (lowest SQNR).
 
     data: calibration data, never the set that the gate is judged on; its first SAMPLES are used. A part of which the
-    scheme quantizes nothing is left out. Costs one quantization per part and, for all together, one pass over the data.
+    scheme quantizes nothing is left out. Costs one quantization per part, and one pass over the data for all of them
+    (for every OPEN_BYTES of them).
     """
+    measure = Measure(beginning(data, SAMPLES), threads=None)
+    found: list[Sensitivity] = []
     with TemporaryDirectory(prefix="mh-edge-") as folder:
-        trials = _trials(source, scheme, ranges, options, Path(folder), tell)
-        verdicts: dict[str, Verdict] = {}
-        measure = Measure(beginning(data, SAMPLES), threads=None)
-        for lot in _lots(trials):
-            files = {str(number): trial.path for number, trial in lot.items()}
-            verdicts |= measure.verdicts(source, files, tell)
-        found = [trial.seen(verdicts[str(number)]) for number, trial in enumerate(trials)]
+        for lot in _lots(_trials(source, scheme, ranges, options, Path(folder), tell)):
+            verdicts = measure.verdicts(source, {str(number): trial.path for number, trial in enumerate(lot)}, tell)
+            found += [trial.seen(verdicts[str(number)]) for number, trial in enumerate(lot)]
+            for trial in lot:
+                shutil.rmtree(trial.path.parent)
     return tuple(sorted(found, key=lambda one: (one.sqnr_db, one.name)))
 
 
@@ -121,41 +123,46 @@ class _Trial:
 
 def _trials(
     source: Artifact, scheme: Scheme, ranges: Ranges, options: Options, folder: Path, tell: Progress
-) -> list[_Trial]:
-    found = parts(source)
-    suffix = source.path.suffix
-    baseline = _made(scheme, source, ranges, keeping(options, found), folder / f"float{suffix}")
-    trials: list[_Trial] = []
-    for number, part in enumerate(found):
-        tell("quantizing each layer alone", number, len(found))
-        alone = keeping(options, [other for other in found if other is not part])
-        made = _made(scheme, source, ranges, alone, folder / f"{number}{suffix}")
+) -> Iterator[_Trial]:
+    """Each in a folder of its own; heads come after the parts, as only heads of parts that are quantized count."""
+    every = parts(source)
+    baseline = _made(scheme, source, ranges, keeping(options, every), folder / "float")
+    largest = source.bytes if baseline is None else _size(baseline.path)
+    measured = []
+    for number, part in enumerate(every):
+        tell("quantizing each layer alone", number, len(every))
+        alone = keeping(options, [other for other in every if other is not part])
+        made = _made(scheme, source, ranges, alone, folder / str(number))
         if made is None or (baseline is not None and filecmp.cmp(made.path, baseline.path, shallow=False)):
             continue
-        trials.append(
-            _Trial(part, None, made.path, (source.bytes if baseline is None else _size(baseline)) - _size(made))
-        )
+        measured.append(part)
+        yield _Trial(part, None, made.path, largest - _size(made.path))
     bits = BITS.get(scheme.name, 8)
-    held = weights(source) if any(trial.part.heads for trial in trials) else {}
-    for part in [trial.part for trial in trials]:
-        for head, shares in enumerate(part.heads):
-            path = folder / f"{len(trials)}-{head}{suffix}"
-            rewrite(source, {share.weight: _rounded(share, *held[share.weight], bits) for share in shares}, path)
-            count = sum(held[share.weight][1].size for share in shares) // len(part.heads)
-            trials.append(_Trial(part, head, path, count * (FLOAT_BITS - bits) // 8))
-    return trials
+    held = weights(source) if any(part.heads for part in measured) else {}
+    for number, (part, head) in enumerate((one, head) for one in measured for head in range(len(one.heads))):
+        path = _place(folder / f"head {number}", source)
+        shares = part.heads[head]
+        rewrite(source, {share.weight: _rounded(share, *held[share.weight], bits) for share in shares}, path)
+        count = sum(held[share.weight][1].size for share in shares) // len(part.heads)
+        yield _Trial(part, head, path, count * (FLOAT_BITS - bits) // 8)
 
 
-def _made(scheme: Scheme, source: Artifact, ranges: Ranges, options: Options, path: Path) -> Made | None:
+def _made(scheme: Scheme, source: Artifact, ranges: Ranges, options: Options, folder: Path) -> Made | None:
     """None when the scheme finds nothing to quantize, or cannot quantize this part without the others."""
     try:
-        return make(scheme, source, ranges, options, path)
+        return make(scheme, source, ranges, options, _place(folder, source))
     except ConversionError:
         return None
 
 
-def _size(made: Made) -> int:
-    return sum(path.stat().st_size for path in (made.path, *made.data))
+def _place(folder: Path, source: Artifact) -> Path:
+    folder.mkdir()
+    return folder / f"model{source.path.suffix}"
+
+
+def _size(path: Path) -> int:
+    """With its external data, which lies beside it."""
+    return sum(file.stat().st_size for file in path.parent.iterdir())
 
 
 def _rounded(share: Share, weight: Weight, value: np.ndarray, bits: int) -> np.ndarray:
@@ -170,15 +177,15 @@ def _rounded(share: Share, weight: Weight, value: np.ndarray, bits: int) -> np.n
     return changed
 
 
-def _lots(trials: Sequence[_Trial]) -> Iterator[dict[int, _Trial]]:
-    """The trials by number, in lots that may be open at once."""
-    lot: dict[int, _Trial] = {}
+def _lots(trials: Iterable[_Trial]) -> Iterator[list[_Trial]]:
+    """The trials, in lots that may be open at once."""
+    lot: list[_Trial] = []
     size = 0
-    for number, trial in enumerate(trials):
-        size += trial.path.stat().st_size
-        if lot and size > OPEN_BYTES:
+    for trial in trials:
+        lot.append(trial)
+        size += _size(trial.path)
+        if size > OPEN_BYTES:
             yield lot
-            lot, size = {}, trial.path.stat().st_size
-        lot[number] = trial
+            lot, size = [], 0
     if lot:
         yield lot

@@ -11,11 +11,14 @@ import pytest
 
 from mh_edge.artifact import Artifact
 from mh_edge.errors import ConversionError
+from mh_edge.progress import Progress
 from mh_edge.quantization import sensitivity as module
 from mh_edge.quantization.data import Batch, open_data
+from mh_edge.quantization.measuring import Measure
 from mh_edge.quantization.parts import Share, Weight, parts, rewrite, weights
 from mh_edge.quantization.scheme import Options, Quantized, Ranges, Scheme, belongs
 from mh_edge.quantization.sensitivity import beginning, keeping, sensitivity
+from mh_edge.quantization.verdict import Verdict
 
 HARM = {"classes": 0.2, "embed": 0.002, "heads/Conv": 0.02}
 """Factor by which the fake scheme gets the weights of a layer wrong."""
@@ -124,6 +127,26 @@ def test_only_the_beginning_of_the_data_is_read(
     assert read == [0, 8, 16]
     assert some.samples == 20
     assert beginning(whole, 1000).samples == 64
+
+
+def test_a_model_too_large_to_try_all_at_once_is_measured_in_lots(
+    exported: Mapping[str, Artifact],
+    samples: dict[str, np.ndarray],
+    ranked: tuple[module.Sensitivity, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lots = []
+    measured = Measure.verdicts
+
+    def counted(measure: Measure, source: Artifact, files: Mapping[str, Path], tell: Progress) -> dict[str, Verdict]:
+        lots.append(len(files))
+        return measured(measure, source, files, tell)
+
+    monkeypatch.setattr(Measure, "verdicts", counted)
+    monkeypatch.setattr(module, "OPEN_BYTES", exported["onnx"].bytes * 3 // 2)
+    data = open_data(samples, exported["onnx"].signature, purpose="calibration")
+    assert sensitivity(exported["onnx"], FAKE, {}, Options(), data) == ranked
+    assert lots == [2, 1]
 
 
 def test_keeping_adds_names_once(exported: Mapping[str, Artifact]) -> None:
