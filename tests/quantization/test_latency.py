@@ -75,7 +75,7 @@ def test_a_difference_inside_the_noise_is_none() -> None:
     assert (FOUND.slower, FOUND.faster) == (True, False)
     assert FOUND.sentence == (
         "It is SLOWER than the float model here, 1.30 times its time (95 %: 1.20 to 1.40; noise up to a factor of "
-        "1.05): 2.6 ms against 2 ms a call at batch 8, threads: 1."
+        "1.05): 2.6 ms against 2 ms a call at batch 8, 1 thread."
     )
     noisy = replace(FOUND, noise=1.25)
     assert (noisy.slower, noisy.faster) == (False, False)
