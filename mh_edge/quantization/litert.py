@@ -105,6 +105,11 @@ def _make_names_unique(model: Any) -> None:
             taken.add(tensor.name)
 
 
+def read_any(content: bytes) -> Any:
+    """The ModelT of any file, float or not."""
+    return require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE).read_model_from_bytearray(content)
+
+
 def pack(model: Any) -> bytes:
     """The bytes of a file."""
     return bytes(require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE).convert_object_to_bytearray(model))
@@ -230,7 +235,7 @@ def _unprinted() -> Iterator[None]:
 
 def _as_statistics(content: bytes, ranges: Ranges) -> dict[str, dict[str, np.ndarray]]:
     """litert-quantizer wants the ends of a range with the rank of the tensor."""
-    model = require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE).read_model_from_bytearray(content)
+    model = read_any(content)
     ranks = {
         tensor.name.decode(): 0 if tensor.shape is None else len(tensor.shape)
         for graph in model.subgraphs
@@ -315,7 +320,7 @@ def still_float(of_float: Sequence[Operation], content: bytes, reasons: Mapping[
     """Which operations of a quantized file compute with floats still. reasons: by operation, why; the others are none
     that litert-quantizer has an integer form of.
     """
-    model = require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE).read_model_from_bytearray(content)
+    model = read_any(content)
     known = {one.name for one in of_float}
     kept = []
     for one in operations(model):
@@ -329,7 +334,7 @@ def still_float(of_float: Sequence[Operation], content: bytes, reasons: Mapping[
 
 def float_tensors(content: bytes) -> set[str]:
     """Names of the tensors that a quantized file has as floats only, by the names they had in the float file."""
-    model = require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE).read_model_from_bytearray(content)
+    model = read_any(content)
     names = {
         tensor.name.decode(): is_float(model, index, number)
         for number, graph in enumerate(model.subgraphs)

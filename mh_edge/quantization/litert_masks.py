@@ -40,6 +40,11 @@ SAME = frozenset({"RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "BROADCAST_T
 SUMS = frozenset({"ADD", "SUB"})
 CHOICES = frozenset({"SELECT", "SELECT_V2"})
 
+MAX = float(np.finfo(np.float32).max)
+
+ROUNDING = 2.0**-24
+"""What is less than this share of a 32-bit float is lost when it is added to it."""
+
 WHY_MASK = "an attention mask: further down than the scores reach it hides no better"
 WHY_SUM = "scores with a mask: what is hidden stays just below what the softmax can tell from nothing"
 
@@ -126,7 +131,7 @@ class _Masks:
             low, high = (span.low, span.high) if sign > 0 else (-span.high, -span.low)
             if low <= -MASK_LEVEL and high <= SLACK:
                 seen = self.ranges[self.names[scores]]
-                swallows = np.spacing(np.float32(-max(low, -MAX))) > seen.high - seen.low
+                swallows = -low * ROUNDING > seen.high - seen.low
                 return mask, scores, sign, bool(one.kind in CHOICES or swallows)
         return None
 
@@ -205,9 +210,6 @@ class _Masks:
         name = self.names[tensor]
         first = self.changes[name].before if name in self.changes else before
         self.changes[name] = RangeChange(name, first, after, why)
-
-
-MAX = float(np.finfo(np.float32).max)
 
 
 def _combined(kind: str, first: Range, second: Range) -> Range:
