@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +26,11 @@ from mh_edge.signature import Signature, Tensor
 
 EXTRA = "micro"
 
-ALIGNMENT = 16
-"""TFLite Micro lays tensors at multiples of this."""
+ARENA_PER_BYTE, ARENA_BESIDE = 10, 1 << 20
+"""How much arena is enough: for each byte of the file, as TFLite Micro itself guesses; and beside that and all tensors.
+Too little must not be tried here, see micro_arena.
+"""
 
-FIRST_ARENA = 1 << 16
-LARGEST_ARENA = 1 << 30
-"""Far more than a microcontroller has: a model that needs more is not meant for one."""
-
-TOO_SMALL = re.compile(r"Arena size is too small|Failed to (allocate|resize)|missing: \d")
 UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)'|custom op[^']*'([^']+)'")
 
 
@@ -49,15 +50,16 @@ class MicroSession(Session):
                     "Export it with --batch 1 and --sequence N (or --dim NAME=N).",
                 )
         self._content = self.path.read_bytes()
-        self._inputs, self._outputs = self._places()
-        self._interpreter, self._enough = self._fitting()
+        model = self._module.convert_bytearray_to_object(self._content)
+        self._inputs, self._outputs = self._places(model)
+        self._enough = len(self._content) * ARENA_PER_BYTE + ARENA_BESIDE + _tensor_bytes(model)
+        self._interpreter = self._made()
         self.input_scales = _scales(signature.inputs, map(self._interpreter.get_input_details, self._inputs))
         self.output_scales = _scales(signature.outputs, map(self._interpreter.get_output_details, self._outputs))
         return signature
 
-    def _places(self) -> tuple[list[int], list[int]]:
+    def _places(self, model: Any) -> tuple[list[int], list[int]]:
         """Where each input and output of the signature stands among those of the graph that is run."""
-        model = self._module.convert_bytearray_to_object(self._content)
         graph = model.subgraphs[0]
         if not model.signatureDefs:
             return list(range(len(graph.inputs))), list(range(len(graph.outputs)))
@@ -70,25 +72,15 @@ class MicroSession(Session):
 
         return places(definition.inputs, graph.inputs), places(definition.outputs, graph.outputs)
 
-    def _fitting(self) -> tuple[Any, int]:
-        """An interpreter with an arena that is large enough, and the arena's size."""
-        size = FIRST_ARENA
-        while True:
-            interpreter, said = self._tried(size)
-            if interpreter is not None:
-                return interpreter, size
-            if not TOO_SMALL.search(said) or size >= LARGEST_ARENA:
-                raise self._unreadable(said)
-            size *= 2
-
-    def _tried(self, arena: int) -> tuple[Any | None, str]:
-        """An interpreter with an arena of that many bytes, None if it fails, and what it printed."""
+    def _made(self) -> Any:
+        """The interpreter, with an arena that is large enough."""
+        failed = None
         with _printed() as said:
             try:
-                made = self._module.Interpreter.from_bytes(self._content, arena_size=arena)
-            except RuntimeError:
-                made = None
-        return made, "".join(said)
+                return self._module.Interpreter.from_bytes(self._content, arena_size=self._enough)
+            except RuntimeError as error:
+                failed = error
+        raise self._unreadable("".join(said)) from failed
 
     def _unreadable(self, said: str) -> InputError:
         if unknown := UNKNOWN.search(said):
@@ -108,14 +100,13 @@ class MicroSession(Session):
         What its own print_allocations adds up is what stays in use; planning where tensors lie can take more. Pointers
         have 8 bytes here: a microcontroller of 32 bits needs somewhat less.
         """
-        least, enough = 0, self._enough
-        while enough - least > ALIGNMENT:
-            middle = (least + enough) // 2 // ALIGNMENT * ALIGNMENT
-            if self._tried(middle)[0] is None:
-                least = middle
-            else:
-                enough = middle
-        return enough
+        measure = str(Path(__file__).with_name("micro_arena.py"))
+        # -P: its folder, which has a module named tflite_micro, is not searched.
+        program = [sys.executable, "-P", measure, str(self.path), str(self._enough)]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)  # noqa: S603 - our own file
+        if done.returncode:
+            raise InputError(f"the arena of {self.path} cannot be measured: {first_line(done.stderr)}")
+        return int(done.stdout)
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         failed = None
@@ -132,6 +123,12 @@ class MicroSession(Session):
 
     def close(self) -> None:
         del self._interpreter
+
+
+def _tensor_bytes(model: Any) -> int:
+    """At most: 8 bytes for each entry of each tensor."""
+    tensors = (tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.shape is not None)
+    return sum(8 * math.prod(map(int, tensor.shape)) for tensor in tensors)
 
 
 def _scales(tensors: Iterable[Tensor], details: Iterable[dict[str, Any]]) -> dict[str, Scale]:
