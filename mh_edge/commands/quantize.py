@@ -137,7 +137,7 @@ def show(console: Console, result: Quantization) -> None:
     rows = [*_size(result), *_latency(found), *_answers(found), *_errors(found)]
     tables.show(console, ("", "float", result.made, "change"), rows)
     console.print(f"\nmeasured on {found.on}")
-    for note in (*result.notes, *found.notes):
+    for note in (*result.notes, *found.notes, *filter(None, [found.latency_words])):
         console.print(note)
     if result.arena_bytes is not None:
         console.print(f"TFLite Micro runs it in an arena of {tables.human_bytes(result.arena_bytes)}")

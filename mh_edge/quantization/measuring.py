@@ -60,7 +60,7 @@ class Measure:
                 latency_interval=one.interval,
                 latency_ms=one.ms,
                 latency_batch=one.batch,
-                notes=(*verdicts[name].notes, one.sentence),
+                latency_words=one.sentence,
             )
             for name, one in found.items()
         }

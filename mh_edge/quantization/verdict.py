@@ -28,9 +28,11 @@ class Change:
 @dataclass(frozen=True)
 class Verdict:
     """Float against quantized. on: what it was measured on, in words. accuracy, accuracy_float: share right, or the
-    mean of the user's metric (metric: its name), with labels only. worse, better: samples that only the float, only the
-    quantized model got right. latency_ratio: time of quantized / float at `latency_batch` samples a call, interleaved
-    in one run; latency_interval: 95 %. latency_ms: (float, quantized). size_ratio: bytes / bytes.
+    mean of the user's metric (metric: its name), with labels only. worse, better: samples (positions, where there are
+    several) that only the float, only the quantized model got right; with a metric, that it rates higher in the one or
+    the other. latency_ratio: time of quantized / float at `latency_batch` samples a call, interleaved in one run;
+    latency_interval: 95 %. latency_ms: (float, quantized). latency_words: what of that stands out of the noise.
+    size_ratio: bytes / bytes.
     """
 
     on: str
@@ -46,6 +48,7 @@ class Verdict:
     latency_interval: tuple[float, float] | None = None
     latency_ms: tuple[float, float] | None = None
     latency_batch: int | None = None
+    latency_words: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -90,6 +93,7 @@ class Verdict:
             "latency_interval": self.latency_interval,
             "latency_ms": self.latency_ms,
             "latency_batch": self.latency_batch,
+            "latency_words": self.latency_words,
             "outputs": {name: vars(change) for name, change in self.outputs.items()},
             "notes": list(self.notes),
         }
