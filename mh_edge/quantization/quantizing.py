@@ -15,7 +15,7 @@ from mh_edge.artifact import Artifact, Manifest, manifest_path, read_manifest, u
 from mh_edge.commit import staged, system_errors_named
 from mh_edge.errors import InputError, UnavailableError, UsageError
 from mh_edge.inspection import inspect
-from mh_edge.packages import version, versions
+from mh_edge.packages import version
 from mh_edge.progress import Progress, silent
 from mh_edge.quantization.data import Data, open_data, random_data
 from mh_edge.quantization.gate import Gate
@@ -23,16 +23,14 @@ from mh_edge.quantization.judging import Metric, load_metric
 from mh_edge.quantization.ladder import Ladder, climb
 from mh_edge.quantization.making import Made, calibrated, make
 from mh_edge.quantization.measuring import Measure
+from mh_edge.quantization.parts import parts
 from mh_edge.quantization.recipe import MANIFEST_KEY, Recipe, read_recipe
 from mh_edge.quantization.result import GateError, Quantization
-from mh_edge.quantization.scheme import AUTO, Options, Ranges, Scheme, find_scheme, schemes_for
+from mh_edge.quantization.scheme import AUTO, Options, Ranges, Scheme, belongs, find_scheme, schemes_for
 from mh_edge.quantization.sources import Given
 from mh_edge.quantization.verdict import Verdict
 from mh_edge.quiet import quiet
 from mh_edge.signature import Tensor
-
-MADE_BY = {"onnx": ("onnx", "onnxruntime", "onnxruntime-gpu"), "tflite": ("litert-quantizer", "ai-edge-litert")}
-"""Distributions whose versions the recipe of each format records."""
 
 INTEGER_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul",
@@ -112,6 +110,7 @@ def quantize(
     if recipe is not None and not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
     name, options = _wanted(scheme, options, recipe, source)
+    _refuse_strangers(options.keep_float, source)
     asked = _asked(max_drop, min_speedup, evaluation is not None, name, timed)
     folder, target = _target(source, output, name)
     metric = load_metric(metric) if isinstance(metric, str) else metric
@@ -130,7 +129,7 @@ def quantize(
             found = find_scheme(source.format, name)
             found.check(options)
             ranges, notes = _ranges(found, source, options, recipe, calibrating, tell)
-            made_by = Recipe(source.format, name, options, ranges, source.sha256, versions(MADE_BY[source.format]))
+            made_by = Recipe.of(found, source, options, ranges)
         tell(f"quantizing to {made_by.scheme}")
         found = find_scheme(source.format, made_by.scheme)
         with system_errors_named(folder):
@@ -192,6 +191,17 @@ def _wanted(
         raise UsageError("a recipe names the scheme and its options already.", "Give either --recipe or --scheme.")
     recipe.fits(source)  # of the same format, else it raises
     return recipe.scheme, recipe.options
+
+
+def _refuse_strangers(names: Sequence[str], source: Artifact) -> None:
+    """Raise UsageError for a name to keep in float that nothing in the file has."""
+    layers = parts(source) if names else ()
+    for name in names:
+        if not any(belongs(operation, [name]) for layer in layers for operation in layer.operations):
+            raise UsageError(
+                f"no layer or operation of {source.path} is called {name!r}, so it cannot be kept in float.",
+                f"Its layers are {', '.join(layer.name for layer in layers)}.",
+            )
 
 
 def _known(kind: str) -> str:
@@ -297,10 +307,9 @@ def _recorded(outcome: Quantization) -> dict[str, Any]:
     """What the manifest keeps; times differ from run to run and stay out of it, so that the same recipe writes the same
     manifest.
     """
-    timing = {"latency_ratio", "latency_interval", "latency_ms", "latency_batch"}
     return {
         "scheme": outcome.made,
-        "metrics": {key: value for key, value in outcome.verdict.to_json().items() if key not in timing},
+        "metrics": {key: value for key, value in outcome.verdict.to_json().items() if not key.startswith("latency")},
         "gate": None if outcome.gate is None else outcome.gate.to_json(),
         "kept_float": [asdict(kept) for kept in outcome.kept_float],
     }
