@@ -14,6 +14,7 @@ import mh_edge
 from mh_edge.artifact import Artifact, manifest_path, read_manifest
 from mh_edge.errors import InputError, NotEqualError, UsageError
 from mh_edge.quantization import GateError, Options
+from mh_edge.quantization.parts import parts
 from mh_edge.quantization.scheme import schemes_for
 from mh_edge.runtimes import open_session
 
@@ -55,7 +56,8 @@ def test_a_file_smaller_than_float_and_much_like_it(source: Path, scheme: str, s
 def test_the_manifest_is_a_recipe_that_gives_the_same_bytes_without_data(
     source: Path, scheme: str, samples: Arrays, tmp_path: Path
 ) -> None:
-    options = Options(keep_float=("embed",))
+    (embed,) = (part.name for part in parts(mh_edge.inspect(source)) if "embed" in part.name)
+    options = Options(keep_float=(embed,))
     first = mh_edge.quantize(source, scheme=scheme, calibration=samples, options=options, timed=False).artifact
     assert first is not None
     again = tmp_path / "again"
@@ -139,6 +141,7 @@ def test_what_the_verdict_was_taken_on_is_said(source: Path, samples: Arrays) ->
         ({"output": "other.tflite"}, "no .onnx file"),
         ({"output": "small.onnx"}, "the float file itself"),
         ({"scheme": "int8-dynamic", "options": Options(integer_io=True)}, "no option integer_io"),
+        ({"options": Options(keep_float=("nonsense",))}, "called 'nonsense'.*Its layers are embed, attention"),
     ],
 )
 def test_wrong_usage_is_a_sentence(
