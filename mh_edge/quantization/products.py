@@ -132,7 +132,7 @@ class _Flattening:
             if (
                 (_fixed(weight) and _fixed(bias))
                 and (len(sizes) == 2 and self._size(bias) == sizes[1:] and 0 not in sizes)
-                and (len(self._size(x)) >= 2 and 0 not in self._size(x))
+                and (len(self._size(node.outputs[0])) == len(self._size(x)) >= 2 and 0 not in self._size(x))
                 and (len(value.uses()) == 1 and not value.is_graph_output())
                 and {str(self.dtypes.get(_name(given))) for given in (x, weight, bias)} == {"FLOAT"}
             ):
