@@ -79,8 +79,32 @@ def quantize(
         quantizer.model.topological_sort()
     finally:
         logging.disable(level)
+    if float_results:
+        _spare(result, chosen, float_results)
     _trim(result, model)
     return result
+
+
+def _spare(model: onnx.ModelProto, chosen: Collection[str], float_results: Collection[str]) -> None:
+    """Give operations that stay float the numbers before they were rounded, where there are such: the quantizer hands
+    the rounded ones to every reader, residual sums included.
+    """
+    names = frozenset(chosen)
+    integers = {
+        name
+        for node in model.graph.node
+        if node.name in names and node.op_type not in float_results
+        for name in node.output
+    }
+    rounded = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    exact = {
+        node.output[0]: rounded[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and rounded.get(node.input[0], "") not in {"", *integers}
+    }
+    for node in model.graph.node:
+        if node.name not in names and node.op_type != "QuantizeLinear":
+            node.input[:] = [exact.get(name, name) for name in node.input]
 
 
 def _trim(model: onnx.ModelProto, source: onnx.ModelProto) -> None:

@@ -46,8 +46,10 @@ class Builder:
         self.tensors[name] = numpy_helper.from_array(array, name)
         return name
 
-    def save(self, path: Path, inputs: Feeds, result: str, opset: int = 17, *, free: bool = True) -> Artifact:
-        """free: of the batch."""
+    def save(
+        self, path: Path, inputs: Feeds, result: str, opset: int = 17, *, free: bool = True, rank: int = 0
+    ) -> Artifact:
+        """free: of the batch. rank: of a result that shape inference knows nothing of."""
 
         def info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -57,10 +59,11 @@ class Builder:
             self.nodes,
             "model",
             [info(name, array) for name, array in inputs.items()],
-            [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)],
+            [helper.make_tensor_value_info(result, TensorProto.FLOAT, [None] * rank if rank else None)],
             list(self.tensors.values()),
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+        imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=10)
         onnx.save(onnx.shape_inference.infer_shapes(model), str(path))
         return inspect(path)
 

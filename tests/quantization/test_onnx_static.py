@@ -304,3 +304,32 @@ def test_a_file_of_ours(scheme: str, exported: Mapping[str, Artifact], samples: 
     quantized(scheme, source, samples, tmp_path / "q.onnx")
     assert inspect(tmp_path / "q.onnx").made
     assert error(run(tmp_path / "q.onnx", samples), run(source.path, samples)) < 0.03
+
+
+def test_what_stays_float_reads_what_was_not_rounded(tmp_path: Path) -> None:
+    """h + (h W + b): the product reads the rounded h, the residual sum the exact one."""
+    b = Builder()
+    hidden = b.op("Erf", "x")
+    y = b.op("Add", hidden, product(b, hidden, np.random.default_rng(0)))
+    source = b.save(tmp_path / "m.onnx", {"x": feeds(1)["x"]}, y)
+    quantized("int8", source, {"x": feeds(20)["x"]}, tmp_path / "q.onnx")
+    graph = onnx.load(tmp_path / "q.onnx").graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    taken = {node.op_type: {made_by.get(name) for name in node.input} for node in graph.node}
+    assert taken["Gemm"] == {"DequantizeLinear"}
+    assert "DequantizeLinear" not in taken["Add"]
+
+
+def test_attention_of_com_microsoft_stays_whole(tmp_path: Path) -> None:
+    """ONNX's shape inference does not know its result, whose product is quantized all the same."""
+    b, rng = Builder(), np.random.default_rng(0)
+    q, k, v = (product(b, "x", rng, gain=1.5) for _ in range(3))
+    joined = b.op("MultiHeadAttention", q, k, v, num_heads=4, domain="com.microsoft")
+    source = b.save(tmp_path / "m.onnx", {"x": feeds(1)["x"]}, product(b, joined, rng, to="y"), rank=3)
+    data = {"x": feeds(40)["x"]}
+    for scheme in STATIC:
+        made, _ = quantized(scheme, source, data, tmp_path / "q.onnx")
+        assert [item.tensor for item in made.kept_float if "one operation" in item.reason] == [f"layer/{joined}"]
+        integers = [t for t in onnx.load(tmp_path / "q.onnx").graph.initializer if t.data_type == TensorProto.INT8]
+        assert sum(tuple(tensor.dims) == (DIM, DIM) for tensor in integers) == 4
+        assert error(run(tmp_path / "q.onnx", data), run(source.path, data)) < ALLOWED[scheme]
