@@ -216,6 +216,14 @@ def test_what_does_not_fit(change: dict[str, np.ndarray | None], message: str, a
     refused(lambda: iter([given]), message.replace("'arrays'", "'.*<lambda>'"))
 
 
+def test_a_large_array_that_lies_column_by_column(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    given = write("columnwise", tmp_path, arrays)
+    monkeypatch.setattr("mh_edge.arrayfiles.MOST_COLUMNWISE", 1000)
+    refused(given, r"set\.npz' lies column by column \(Fortran order\).*numpy\.ascontiguousarray")
+
+
 def test_an_empty_set(arrays: dict[str, np.ndarray]) -> None:
     empty = {name: array[:0] for name, array in arrays.items()}
     refused(empty, r"holds no sample")
