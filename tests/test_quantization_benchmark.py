@@ -52,12 +52,14 @@ def test_the_worst_seed_decides_on_a_target():
     assert good["ONNX int8: change of accuracy, points"] == ("-0.3", "met")
     assert good["ONNX int8: mean error, % of the standard deviation"] == ("1.2", "met")
     assert good["ONNX int8: size"] == ("0.36", "met")
-    assert good["ONNX int8: latency at batch 8"] == ("0.7", "met")
+    assert good["ONNX int8: latency at batch 8"] == ("0.70 ±0.00", "met")
     bad = verdicts(result(), result(accuracy=0.944, error=0.02, size=0.38, ratio=1.0))
     assert bad["ONNX int8: change of accuracy, points"] == ("-0.6", "MISSED")
     assert bad["ONNX int8: mean error, % of the standard deviation"] == ("2", "MISSED")
     assert bad["ONNX int8: size"] == ("0.38", "MISSED")
-    assert bad["ONNX int8: latency at batch 1"] == ("0.837", "MISSED")  # sqrt(.7 * 1)
+    (shown, verdict) = bad["ONNX int8: latency at batch 1"]
+    assert shown.startswith("0.84 ±")  # sqrt(.7 * 1)
+    assert verdict == "MISSED"
     assert bad["accuracy of the float model, %, at least"] == ("95", "met")
 
 

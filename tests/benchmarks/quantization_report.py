@@ -148,7 +148,7 @@ class Target:
     format: str
     scheme: str
     limit: float
-    value: Callable[[Row], float | None]
+    value: Callable[[Row], float | Ratio | None]
     least: bool = False
 
     def cells(self, results: Sequence[Result]) -> tuple[str, str, str, str]:
@@ -158,8 +158,9 @@ class Target:
         limit = f"{'≥' if self.least else '≤'} {self.limit:g}"
         if value is None:
             return self.title, limit, "-", "MISSED: " + (row.errors[0] if row.errors else "not measured")
-        met = value >= self.limit if self.least else value <= self.limit
-        return self.title, limit, f"{value:.3g}", "met" if met else "MISSED"
+        figure, shown = (value.mean, number(value)) if isinstance(value, Ratio) else (value, f"{value:.3g}")
+        met = figure >= self.limit if self.least else figure <= self.limit
+        return self.title, limit, shown, "met" if met else "MISSED"
 
 
 def _float_accuracy(worst: Callable[[list[float]], float]) -> Callable[[Row], float]:
@@ -178,12 +179,8 @@ def _size(row: Row) -> float:
     return max(row.all("size_ratio"))
 
 
-def _latency(batch: int) -> Callable[[Row], float | None]:
-    def value(row: Row) -> float | None:
-        ratio = row.latency(batch)
-        return ratio and ratio.mean
-
-    return value
+def _latency(batch: int) -> Callable[[Row], Ratio | None]:
+    return lambda row: row.latency(batch)
 
 
 def targets(results: Sequence[Result]) -> list[Target]:
