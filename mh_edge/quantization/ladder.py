@@ -202,7 +202,7 @@ def _whole(bench: _Bench, options: Options, calibration: Data | None) -> tuple[l
                 ranges[scheme.calibrate] = calibrated(scheme, bench.source, own, calibration, bench.tell)
             made[scheme.name] = scheme, own, bench.made(scheme, ranges[scheme.calibrate], own)
         except (ConversionError, UnavailableError) as error:
-            notes.append(f"{scheme.name} was not tried: {error}")
+            notes.append(f"{scheme.name} was not tried: {error.message.rstrip('.')}")
     if not made:
         raise ConversionError(f"no scheme takes this model: {'; '.join(notes) or 'none is known'}.")
     verdicts = bench.judged({name: path for name, (_, _, path) in made.items()})

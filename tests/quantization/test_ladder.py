@@ -179,7 +179,7 @@ def test_a_scheme_that_cannot_take_the_model_is_a_note_and_all_of_them_an_error(
     given(monkeypatch, broken, Scheme("onnx", "fp16", harmful(HARM), None, ()))
     found = climbed(exported["onnx"], data, data, tmp_path, 1.0)
     assert [one.label for one in found.steps] == ["fp16"]
-    assert found.notes == ("int8 was not tried: there is nothing to quantize.",)
+    assert found.notes == ("int8 was not tried: there is nothing to quantize",)
     given(monkeypatch, broken)
     with pytest.raises(ConversionError, match="no scheme takes this model: int8 was not tried"):
         climbed(exported["onnx"], data, data, tmp_path, 1.0)
