@@ -52,7 +52,9 @@ def test_a_damaged_gate_of_a_manifest(data: dict[str, object]) -> None:
 
 def test_points_of_accuracy() -> None:
     found = verdict(metric="accuracy", accuracy_float=0.935, accuracy=0.9225, agreement=0.5)
-    assert Gate.parse("1.25%").judge(found) is None  # 93.5 − 92.25 is a little more than 1.25 in floats
+    assert Gate.parse("1.25%").judge(found) is None
+    rounded = verdict(metric="accuracy", accuracy_float=0.901, accuracy=0.891)
+    assert Gate.parse("1%").judge(rounded) is None  # 90.1 − 89.1 is a little more than 1 in floats
     assert Gate.parse("1%").judge(found) == (
         "accuracy fell by 1.25 points, from 93.50 % to 92.25 % on 4000 samples; the gate allows 1"
     )

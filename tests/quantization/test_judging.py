@@ -145,13 +145,14 @@ def test_labels_that_are_no_classes() -> None:
     assert verdict.top1_agreement is None  # numbers to be predicted, not scores
     assert "float64 (samples, 2)" in verdict.notes[0]
     assert "--metric" in verdict.notes[0]
+    assert judged([[1.0], [2.0]], [[1.0], [2.0]], [1.0, 2.5]).accuracy is None
     for wrong, sample in (([0, 1, 2], 2), ([0, -1, 0], 1)):
         with pytest.raises(InputError, match=f"sample {sample} is no class: 'y' has 2"):
             judged(R, Y, wrong, batch=1)
 
 
 def test_numbers_that_are_not_finite() -> None:
-    verdict = judged(R, [[3.0, 4.0], [math.nan, 2.0], [math.inf, 0.0]], [1, 1, 0])
+    verdict = judged(R, [[3.0, 4.0], [0.0, math.nan], [math.inf, 0.0]], [1, 1, 0])
     found = change(verdict)
     assert (found.not_finite, found.sqnr_db, found.mean_error_std) == (2, -math.inf, math.inf)
     assert (verdict.accuracy, found.top1_agreement) == (2 / 3, 2 / 3)  # a row with NaN decides nothing
