@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +63,6 @@ class Quantization:
 class GateError(NotEqualError):
     """The quantized model lost more, or is slower, than the gates allow; nothing was written. outcome: all figures."""
 
-    def __init__(self, outcome: Quantization, hints: Sequence[str]) -> None:
-        super().__init__(f"nothing was written: {'; '.join(outcome.failed)}.", " ".join(hints))
+    def __init__(self, outcome: Quantization, hint: str) -> None:
+        super().__init__(f"nothing was written: {'; '.join(outcome.failed)}.", hint)
         self.outcome = outcome
