@@ -4,8 +4,8 @@
 2. Where a scheme fails the gate, its layers are ranked by what each costs alone (`sensitivity`, on calibration data),
    and the fewest of the most harmful that have to stay in float are looked for by bisection: log2(layers) trials.
 3. All that was made is timed in one interleaved run.
-4. Of those that pass the gate and `min_speedup`, the best has the smallest size ratio × latency ratio; of equals, the
-   first that was tried.
+4. Of those that pass the gate and `min_speedup`, and are smaller or faster than float, the best has the smallest
+   size ratio × latency ratio; of equals, the first that was tried.
 
 All but the timing is deterministic. The choice can so depend on how fast this machine was at the moment; the recipe of
 the best then fixes it: with it the same file comes out anywhere.
@@ -177,7 +177,9 @@ class _Bench:
         for one, verdict in zip(tried, timed.values(), strict=True):
             recipe = Recipe.of(one.scheme, self.source, one.options, one.ranges)
             step = Step(recipe, one.kept, one.of, verdict)
-            steps.append(replace(step, failed=self.lost(verdict, step.label)))
+            useless = _size(verdict) >= 1 and _time(verdict) >= 1
+            sentence = (f"{step.label} is neither smaller nor faster than float",) if useless else ()
+            steps.append(replace(step, failed=self.lost(verdict, step.label) + sentence))
         return steps
 
 

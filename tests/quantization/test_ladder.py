@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,16 @@ HARM = {"embed": 0.001, "attention": 0.004, "wide": 0.02, "classes": 0.2}
 
 
 def climbed(
-    source: Artifact, data: Data | None, measured: Data, folder: Path, limit: float, options: Options | None = None
+    source: Artifact,
+    data: Data | None,
+    measured: Data,
+    folder: Path,
+    limit: float,
+    options: Options | None = None,
+    shrunk: float = 2.0,
 ) -> Ladder:
+    """shrunk: by what factor the fake schemes, which write floats, seem to make the file smaller."""
+    source = replace(source, bytes=int(shrunk * source.bytes))
     measure = Measure(measured, threads=None)
     return climb(source, options or Options(), data, measure, Asked(Gate("db", limit), None), folder)
 
@@ -184,6 +193,15 @@ def test_a_scheme_that_cannot_take_the_model_is_a_note_and_all_of_them_an_error(
     with pytest.raises(ConversionError, match="no scheme takes this model: int8 was not tried"):
         climbed(exported["onnx"], data, data, tmp_path, 1.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_neither_smaller_nor_faster_is_not_chosen(
+    exported: Mapping[str, Artifact], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, Scheme("onnx", "fp16", harmful(HARM), None, ()))
+    found = climbed(exported["onnx"], data, data, tmp_path, 1.0, shrunk=0.9)
+    assert found.best is None
+    assert found.nearest.failed == ("fp16 is neither smaller nor faster than float",)
 
 
 def test_an_option_that_no_scheme_reads_is_refused(
