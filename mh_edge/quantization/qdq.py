@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mh_edge.packages import require
+from mh_edge.quantization import onnxmodel
 from mh_edge.quantization.onnxmodel import drop_unused, nodes, restore
 from mh_edge.quantization.scheme import Range, RangeChange
 
 if TYPE_CHECKING:
     import onnx
+
+MATRIX_RANK = 2
 
 LEAST_OPSET = 13
 """From here DequantizeLinear has a scale per channel."""
@@ -32,6 +35,19 @@ SHORT = {
     "_quantized": "/int",
 }
 """Endings that onnxruntime.quantization gives names, and ours: they are a tenth of a small quantized model."""
+
+
+def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the types of its inner tensors, by which the quantizer goes, and an opset that has scales per
+    channel.
+    """
+    onnx = require("onnx", "quantize", "static quantization")
+    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), LEAST_OPSET)
+    if opset < LEAST_OPSET:
+        model = onnx.version_converter.convert_version(model, LEAST_OPSET)
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(onnxmodel.inferred(model).values())
+    return model
 
 
 def quantize(
@@ -57,6 +73,8 @@ def quantize(
         name: calibrate.TensorData(lowest=np.float32(found.low), highest=np.float32(found.high))
         for name, found in ranges.items()
     }
+    more = dict(options or {})
+    overrides = more.pop("TensorQuantOverrides", {})
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it speaks of preprocessing, on the root logger
     try:
@@ -72,7 +90,8 @@ def quantize(
             sorted({node.op_type for node in model.graph.node}),
             {
                 "OpTypesToExcludeOutputQuantization": sorted(float_results),
-                **(options or {}),
+                **more,
+                "TensorQuantOverrides": _stacked(model, quantization.QuantType[weights]) | dict(overrides),
             },
         )
         result: onnx.ModelProto = quantizer.quantize_model()
@@ -83,6 +102,16 @@ def quantize(
         _spare(result, chosen, float_results)
     _trim(result, model)
     return result
+
+
+def _stacked(model: onnx.ModelProto, weight_type: Any) -> dict[str, list[dict[str, Any]]]:
+    """Matrices in stacks, (heads, K, N), get one scale: ONNX Runtime loads a file that has one for each column, and
+    then fails to run it.
+    """
+    constants = onnxmodel.weights(model)
+    products = [node.input[1] for node in model.graph.node if node.op_type == "MatMul"]
+    stacks = sorted({name for name in products if name in constants and len(constants[name].dims) != MATRIX_RANK})
+    return {name: [{"quant_type": weight_type}] for name in stacks}
 
 
 def _spare(model: onnx.ModelProto, chosen: Collection[str], float_results: Collection[str]) -> None:
@@ -102,9 +131,15 @@ def _spare(model: onnx.ModelProto, chosen: Collection[str], float_results: Colle
         for node in model.graph.node
         if node.op_type == "DequantizeLinear" and rounded.get(node.input[0], "") not in {"", *integers}
     }
+    # A result of the model has its name behind the rounding; let it have it before.
+    swapped: dict[str, str] = {}
+    for name in exact.keys() & {result.name for result in model.graph.output}:
+        swapped |= {exact[name]: name, name: f"{name}_DequantizeLinear_Output"}
     for node in model.graph.node:
-        if node.name not in names and node.op_type != "QuantizeLinear":
-            node.input[:] = [exact.get(name, name) for name in node.input]
+        rounds = node.name in names or node.op_type == "QuantizeLinear"
+        renamed = swapped if rounds else {name: exact[name] for name in exact if name not in swapped}
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [swapped.get(name, name) for name in node.output]
 
 
 def _trim(model: onnx.ModelProto, source: onnx.ModelProto) -> None:

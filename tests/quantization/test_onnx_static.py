@@ -221,6 +221,27 @@ def test_a_scale_per_channel_or_per_tensor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", STATIC)
+@pytest.mark.parametrize("opset", [9, 11, 12])
+def test_an_old_opset_is_raised(opset: int, scheme: str, tmp_path: Path) -> None:
+    b, data = Builder(), {"x": feeds(20)["x"]}
+    result = b.op("Relu", product(b, "x", np.random.default_rng(0)))
+    source = b.save(tmp_path / "m.onnx", {"x": data["x"][:1]}, result, opset)
+    quantized(scheme, source, data, tmp_path / "q.onnx")
+    assert error(run(tmp_path / "q.onnx", data), run(source.path, data)) < 0.02
+
+
+@pytest.mark.parametrize("scheme", STATIC)
+@pytest.mark.parametrize("shape", [(4, DIM, DIM), (DIM,)], ids=["stack", "vector"])
+def test_products_with_a_stack_or_a_vector(shape: tuple[int, ...], scheme: str, tmp_path: Path) -> None:
+    b, rng = Builder(), np.random.default_rng(0)
+    x = b.op("Unsqueeze", "x", [1]) if len(shape) > 2 else "x"
+    data = {"x": feeds(20)["x"]}
+    source = b.save(tmp_path / "m.onnx", {"x": data["x"][:1]}, b.op("MatMul", x, rng.normal(size=shape)))
+    quantized(scheme, source, data, tmp_path / "q.onnx")
+    assert error(run(tmp_path / "q.onnx", data), run(source.path, data)) < 0.02
+
+
+@pytest.mark.parametrize("scheme", STATIC)
 def test_layers_that_are_named_stay_float(scheme: str, tmp_path: Path) -> None:
     source, data = decomposed("minus_10000", tmp_path / "m.onnx"), feeds(20)
     name = load(source).graph.node[0].name  # layer/MatMul_0
@@ -318,6 +339,24 @@ def test_what_stays_float_reads_what_was_not_rounded(tmp_path: Path) -> None:
     taken = {node.op_type: {made_by.get(name) for name in node.input} for node in graph.node}
     assert taken["Gemm"] == {"DequantizeLinear"}
     assert "DequantizeLinear" not in taken["Add"]
+
+
+def test_a_result_that_a_product_reads_is_not_rounded(tmp_path: Path) -> None:
+    """-> h, h W + b"""
+    b = Builder()
+    hidden = b.op("Erf", "x", to="hidden")
+    source = b.save(tmp_path / "m.onnx", {"x": feeds(1)["x"]}, product(b, hidden, np.random.default_rng(0)))
+    model = onnx.load(source.path)
+    model.graph.output.add().CopyFrom(next(info for info in model.graph.value_info if info.name == hidden))
+    onnx.save(model, source.path)
+    data = {"x": feeds(20)["x"]}
+    quantized("int8", inspect(source.path), data, tmp_path / "q.onnx")
+    got, expected = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, data)
+        for path in (tmp_path / "q.onnx", source.path)
+    )
+    assert np.array_equal(got[1], expected[1])
+    assert 0 < error(got[0], expected[0]) < 0.02
 
 
 def test_attention_of_com_microsoft_stays_whole(tmp_path: Path) -> None:

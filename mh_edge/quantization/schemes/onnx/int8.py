@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mh_edge.artifact import Artifact
 from mh_edge.quantization import calibration, masks, qdq
-from mh_edge.quantization.onnxmodel import TOO_SMALL, inferred, load, nodes, nothing_to_quantize, saver, tiny, weighted
+from mh_edge.quantization.onnxmodel import TOO_SMALL, load, nodes, nothing_to_quantize, saver, tiny, weighted
 from mh_edge.quantization.products import as_gemms
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
@@ -44,12 +44,8 @@ BOTH_COMPUTED = "a product of two activations, no weight: integers cost accuracy
 
 
 def opened(source: Artifact) -> onnx.ModelProto:
-    """The model with products as Gemm, and the types of its inner tensors."""
-    model = as_gemms(load(source))
-    known = inferred(model)  # from what the rewriting left: not all of it can be inferred again
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(known.values())
-    return model
+    """The model with its products as Gemm."""
+    return qdq.prepared(as_gemms(load(source)))
 
 
 def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ranges:

@@ -8,18 +8,14 @@ ONNX Runtime's CPU has no such kernels: it computes in float between roundings, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
 from mh_edge.artifact import Artifact
 from mh_edge.packages import require
 from mh_edge.quantization import calibration, qdq
 from mh_edge.quantization.masks import fused
-from mh_edge.quantization.onnxmodel import inferred, load, nodes, nothing_to_quantize, saver
+from mh_edge.quantization.onnxmodel import load, nodes, nothing_to_quantize, saver
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
 from mh_edge.quantization.taming import Tamed, tame
-
-if TYPE_CHECKING:
-    import onnx
 
 FUSED = "one operation with its scores, mask and softmax inside; a file for the portable runtime has them apart"
 INNER = "it lies in the body of a Loop, Scan or If, which are not quantized"
@@ -27,18 +23,9 @@ NO_KERNEL = "onnxruntime.quantization has no form of it for calibrated ranges"
 SLOW = "ONNX Runtime's CPU has no kernels for 16-bit activations: there this file is slower than the float one."
 
 
-def opened(source: Artifact) -> onnx.ModelProto:
-    """The model with the types of its inner tensors."""
-    model = load(source)
-    known = inferred(model)  # from what the rewriting left: not all of it can be inferred again
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(known.values())
-    return model
-
-
 def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ranges:
     """The range of every float tensor."""
-    model = opened(source)
+    model = qdq.prepared(load(source))
     tensors = {name for node in model.graph.node for name in (*node.input, *node.output)}
     return calibration.observe(model, tensors, batches)
 
@@ -70,7 +57,7 @@ def sorted_out(tamed: Tamed, options: Options, types: Collection[str]) -> tuple[
 def int8_a16(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights in 8-bit, activations in 16-bit integers throughout, attention masks included."""
     registry = require("onnxruntime.quantization.registry", "quantize", "the scheme int8-a16")
-    tamed = tame(opened(source), ranges)
+    tamed = tame(qdq.prepared(load(source)), ranges)
     chosen, kept = sorted_out(tamed, options, registry.QDQRegistry.keys() | registry.QLinearOpsRegistry.keys())
     if not chosen:
         raise nothing_to_quantize(source, "int8-a16", "operation that has integers", kept)

@@ -10,9 +10,9 @@ from mh_edge.artifact import Artifact
 from mh_edge.errors import InputError
 from mh_edge.packages import require
 from mh_edge.quantization import qdq
-from mh_edge.quantization.onnxmodel import nothing_to_quantize, saver
+from mh_edge.quantization.onnxmodel import load, nothing_to_quantize, saver
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, scheme
-from mh_edge.quantization.schemes.onnx.int8_a16 import SLOW, observe, opened, sorted_out
+from mh_edge.quantization.schemes.onnx.int8_a16 import SLOW, observe, sorted_out
 from mh_edge.quantization.taming import tame
 
 FREE_SIZES = {"batch": "--batch 1", "sequence": "--sequence N"}
@@ -28,7 +28,7 @@ def qnn_a16w8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     qnn = require("onnxruntime.quantization.execution_providers.qnn", "quantize", "the scheme qnn-a16w8")
     quantization = require("onnxruntime.quantization", "quantize", "the scheme qnn-a16w8")
     _require_fixed(source)
-    tamed = tame(opened(source), ranges)
+    tamed = tame(qdq.prepared(load(source)), ranges)
     config = qnn.get_qnn_qdq_config(
         tamed.model,
         None,  # calibrated already
