@@ -48,6 +48,11 @@ class Weight:
     tensor: int
     values: np.ndarray
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Graph and tensor; several operations may read the same."""
+        return self.operation.graph, self.tensor
+
 
 def weights(model: Any) -> list[Weight]:
     """The float weights of a model, in the order of the operations that read them."""

@@ -19,6 +19,13 @@ from mh_edge.quantization.scheme import Options, Quantized, Ranges, scheme
 ROUNDING = 2.0**-11
 """Half the distance of 16-bit floats, relative: what rounding may change of the greatest entry."""
 
+SMALLEST = 128
+"""Entries: the operation and the tensor that a cast adds to the file take some 200 bytes."""
+
+SMALL = f"fewer than {SMALLEST} entries: with a cast, the file would grow"
+
+SHARED = "an operation that stays in float reads the same weight"
+
 DEQUANTIZE_VERSION = 3
 """The first that takes 16-bit floats."""
 
@@ -39,17 +46,24 @@ def fp16(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     model = litert.read(source.path)
     found = weights(model)
     why = litert.kept_as_asked(litert.operations(model), options)
-    halves: dict[tuple[int, int], np.ndarray] = {}
     for one in found:
-        with np.errstate(over="ignore"):
-            half = one.values.astype(np.float16)
-        name = one.operation.name
-        if np.abs(one.values - half.astype(np.float32)).max(initial=0) > ROUNDING * np.abs(one.values).max(initial=0):
-            why.setdefault(name, UNFIT)
-        if name not in why:
-            halves[one.operation.graph, one.tensor] = half
-    _store(model, halves)
+        if obstacle := _obstacle(one.values):
+            why.setdefault(one.operation.name, obstacle)
+    held = {one.place for one in found if one.operation.name in why}
+    for one in found:
+        if one.place in held:
+            why.setdefault(one.operation.name, SHARED)
+    _store(model, {one.place: one.values.astype(np.float16) for one in found if one.place not in held})
     return told(source, found, litert.pack(model), why, "fp16")
+
+
+def _obstacle(values: np.ndarray) -> str:
+    """Why a weight stays in 32 bits; empty when it need not."""
+    if values.size < SMALLEST:
+        return SMALL
+    with np.errstate(over="ignore"):
+        lost = np.abs(values - values.astype(np.float16).astype(np.float32)).max()
+    return "" if lost <= ROUNDING * np.abs(values).max() else UNFIT
 
 
 def _store(model: Any, halves: dict[tuple[int, int], np.ndarray]) -> None:

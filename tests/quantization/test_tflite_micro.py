@@ -1,0 +1,116 @@
+"""TFLite Micro: full-integer files of ours run there and give LiteRT's answers; the arena; what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mh_edge.errors import InputError, UnavailableError
+from mh_edge.quantization.scheme import Options, find_scheme
+from mh_edge.runtimes.litert import LiteRtSession
+from mh_edge.runtimes.tflite_micro import MicroSession
+from tests.quantization.test_tflite_weights import written
+
+pytest.importorskip("tflite_micro")
+
+STEPS_OFF = 2
+"""Integer kernels of LiteRT and of TFLite Micro round otherwise: as many steps of the output at most (1 was seen)."""
+
+FLOAT_OFF = 1e-5
+
+_FITS = """
+import sys
+from pathlib import Path
+from tflite_micro import runtime
+runtime.Interpreter.from_bytes(Path(sys.argv[1]).read_bytes(), arena_size=int(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def full(exported, samples, tmp_path_factory) -> Path:
+    """The small model in 8-bit integers, inputs and outputs too."""
+    path = tmp_path_factory.mktemp("micro") / "full.tflite"
+    scheme, options = find_scheme("tflite", "int8"), Options(integer_io=True)
+    feeds = [{name: values[i : i + 1] for name, values in samples.items()} for i in range(32)]
+    ranges = scheme.calibrate(exported["tflite"], options, feeds)
+    scheme.quantize(exported["tflite"], ranges, options).save(path)
+    return path
+
+
+def answers(session: LiteRtSession | MicroSession, samples: dict[str, np.ndarray]) -> np.ndarray:
+    """The first output, one sample at a time; floats are made integers where the file takes these."""
+    found = []
+    for i in range(len(samples["x"])):
+        feed = {name: values[i : i + 1] for name, values in samples.items()}
+        for name, scale in session.input_scales.items():
+            feed[name] = scale.integers(feed[name])
+        found.append(session.run(feed)[session.signature.outputs[0].name])
+    return np.concatenate(found)
+
+
+def test_a_full_integer_file_gives_what_litert_gives(full, exported, samples):
+    with MicroSession(full) as micro, LiteRtSession(full) as lite:
+        assert micro.signature == lite.signature
+        assert (micro.input_scales, micro.output_scales) == (lite.input_scales, lite.output_scales)
+        (scale,) = micro.output_scales.values()
+        found, expected = answers(micro, samples), answers(lite, samples)
+    assert found.dtype == expected.dtype == np.int8
+    assert np.abs(found.astype(int) - expected).max() <= STEPS_OFF
+    assert len(np.unique(found)) > 20, "the answers do not depend on the samples"
+    with LiteRtSession(exported["tflite"].path) as whole:
+        assert np.abs(scale.numbers(found) - answers(whole, samples)).max() < 8 * scale.scale
+
+
+def test_a_float_file(exported, samples):
+    path = exported["tflite"].path
+    with MicroSession(path) as micro, LiteRtSession(path) as lite:
+        assert np.abs(answers(micro, samples) - answers(lite, samples)).max() < FLOAT_OFF
+
+
+def test_the_arena_is_the_least(full):
+    with MicroSession(full) as session:
+        arena = session.arena_bytes
+
+    def fits(size: int) -> bool:
+        # Too small an arena may end in a crash.
+        done = subprocess.run([sys.executable, "-c", _FITS, str(full), str(size)], capture_output=True)
+        return done.returncode == 0
+
+    assert fits(arena)
+    assert not fits(arena * 9 // 10)
+    assert 1_000 < arena < full.stat().st_size
+
+
+def test_what_it_cannot_run(exported, tmp_path, capfd):
+    def refused(path: Path) -> str:
+        with pytest.raises(InputError) as error:
+            MicroSession(path)
+        return str(error.value)
+
+    image = tf.TensorSpec((1, 4), name="x")
+    gelu = written(lambda x: tf.nn.gelu(x), [image], tmp_path / "gelu.tflite")
+    assert "TFLite Micro has no operation GELU" in refused(gelu.path)
+    free = written(lambda x: x + 1, [tf.TensorSpec((None, 4), name="x")], tmp_path / "free.tflite")
+    assert "needs fixed sizes" in refused(free.path)
+    find_scheme("tflite", "int4").quantize(exported["tflite"], {}, Options()).save(tmp_path / "q.tflite")
+    assert "float files and full-integer ones" in refused(tmp_path / "q.tflite")
+    (tmp_path / "cut.tflite").write_bytes(exported["tflite"].path.read_bytes()[:5000])
+    assert "truncated or damaged" in refused(tmp_path / "cut.tflite")
+    printed = capfd.readouterr()
+    assert "GELU" not in printed.out + printed.err
+
+
+def test_feeds_are_checked(exported, samples):
+    with MicroSession(exported["tflite"].path) as session, pytest.raises(InputError, match="must be 6, not 3"):
+        session.run({"x": samples["x"][:1, :3], "valid": samples["valid"][:1]})
+
+
+def test_without_the_package(exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tflite_micro", None)
+    with pytest.raises(UnavailableError, match=r'pip install "mh-edge\[micro\]"'):
+        MicroSession(exported["tflite"].path)
