@@ -39,6 +39,7 @@ SAME = frozenset({"RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "BROADCAST_T
 
 SUMS = frozenset({"ADD", "SUB"})
 CHOICES = frozenset({"SELECT", "SELECT_V2"})
+OTHERS = frozenset({"MUL", "MINIMUM", "MAXIMUM"})
 
 MAX = float(np.finfo(np.float32).max)
 
@@ -147,7 +148,7 @@ class _Masks:
             return None if seen is None else Range(max(seen.low, -limit), min(seen.high, limit))
         if one.kind in SAME:
             return self._span(one.inputs[0])
-        if one.kind not in SUMS | CHOICES | {"MUL"}:
+        if one.kind not in SUMS | CHOICES | OTHERS:
             return None
         first, second = (self._span(index) for index in one.inputs[-2:])
         return None if first is None or second is None else _combined(one.kind, first, second)
@@ -221,6 +222,9 @@ def _combined(kind: str, first: Range, second: Range) -> Range:
     if kind == "MUL":
         ends = [one * other for one in (first.low, first.high) for other in (second.low, second.high)]
         return Range(min(ends), max(ends))
+    if kind in ("MINIMUM", "MAXIMUM"):
+        extreme = min if kind == "MINIMUM" else max
+        return Range(extreme(first.low, second.low), extreme(first.high, second.high))
     return Range(min(first.low, second.low), max(first.high, second.high))
 
 

@@ -18,6 +18,9 @@ WEIGHT_BITS = 8
 ONE_SCALE = "BATCH_MATMUL"
 """With integers on both sides LiteRT takes the first scale of a constant for all channels: off by half of its range."""
 
+BOUND = 1e30
+"""Scales that far apart abort the process, whatever is asked of the interpreter; no activation gets there."""
+
 WHY_BIT = "a boolean as a number: 0 or 1"
 
 COMPARISONS = frozenset({"EQUAL", "NOT_EQUAL"})
@@ -34,6 +37,7 @@ def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits:
     reasons = _quotients(model, operations, ranges, bits)
     reasons |= litert.kept_in_loops(operations) | litert.kept_as_asked(operations, options)
     adjusted, changes = keep_masks(model, {**ranges, **dict.fromkeys(zero_or_one, Range(0.0, 1.0))}, margin)
+    reasons |= _boundless(model, operations, adjusted)
     content = litert.pack(model)
     if ranges:
         content = litert.quantized(content, _recipe(model, operations, options, reasons, bits), adjusted)
@@ -67,19 +71,37 @@ def _notes(operations: Sequence[litert.Operation], reasons: Mapping[str, str]) -
             yield f"{one.name} compares in integers: what rounds to a number is equal to it."
 
 
+def _extremes(model: Any, tensor: int, ranges: Ranges) -> Range | None:
+    """What a float tensor of the main graph reaches; None when that is not known, or it is none."""
+    if tensor < 0:
+        return None
+    values = litert.constant(model, tensor)
+    if values is None:
+        return ranges.get(model.subgraphs[0].tensors[tensor].name.decode())
+    return Range(float(values.min()), float(values.max())) if values.size else None
+
+
 def _quotients(model: Any, operations: Sequence[litert.Operation], ranges: Ranges, bits: int) -> dict[str, str]:
-    """Divisions whose divisor comes nearer to 0 than a step: it would be 0, at which the kernel stops."""
-    names = [tensor.name.decode() for tensor in model.subgraphs[0].tensors]
+    """Divisions whose divisor comes nearer to 0 than two steps: it might be 0, at which the kernel stops."""
     reasons = {}
     for one in operations:
         if one.kind != "DIV" or one.graph > 0:
             continue
-        values = litert.constant(model, one.inputs[1])
-        seen = ranges.get(names[one.inputs[1]]) if values is None else Range(float(values.min()), float(values.max()))
-        least = 0.0 if seen is None or seen.low <= 0 <= seen.high else min(abs(seen.low), abs(seen.high))
-        greatest = 1.0 if seen is None else max(abs(seen.low), abs(seen.high))
-        if least < 2 * greatest / (2**bits - 1):
+        seen = _extremes(model, one.inputs[1], ranges)
+        ends = (0.0, 1.0) if seen is None or seen.low <= 0 <= seen.high else (abs(seen.low), abs(seen.high))
+        if min(ends) < 2 * max(ends) / (2**bits - 1):
             reasons[one.name] = "its divisor may come so near to 0 that it would be 0 in integers"
+    return reasons
+
+
+def _boundless(model: Any, operations: Sequence[litert.Operation], ranges: Ranges) -> dict[str, str]:
+    """Operations on numbers at which LiteRT's kernels would end the process."""
+    reasons = {}
+    for one in operations:
+        for tensor in (*one.inputs, *one.outputs) if one.graph == 0 else ():
+            seen = _extremes(model, tensor, ranges)
+            if seen is not None and max(-seen.low, seen.high) > BOUND:
+                reasons[one.name] = f"its numbers pass {BOUND:g}"
     return reasons
 
 
