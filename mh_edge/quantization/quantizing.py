@@ -149,7 +149,7 @@ def quantize(
             failed=asked.failed(verdict, made_by.scheme),
             ranges=made.quantized.ranges,
             kept_float=made.quantized.kept_float,
-            notes=notes + made.quantized.notes,
+            notes=notes + made.quantized.notes + _no_smaller(verdict),
             arena_bytes=_arena(made),
             ladder=ladder,
         )
@@ -329,6 +329,12 @@ def _unreached(source: Artifact, ladder: Ladder, asked: Asked) -> Quantization:
         failed=nearest.failed,
         ladder=ladder,
     )
+
+
+def _no_smaller(verdict: Verdict) -> tuple[str, ...]:
+    if verdict.size_ratio is None or verdict.size_ratio < 1:
+        return ()
+    return ("It is NO SMALLER than the float file: what weighs most stayed in float (--explain tells why).",)
 
 
 def _arena(made: Made) -> int | None:
