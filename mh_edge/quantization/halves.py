@@ -25,6 +25,7 @@ PROJECTIONS = 3
 """A fused attention takes queries, keys and values first; masks and biases follow."""
 
 SOFTMAXES = frozenset(("Exp", "LogSoftmax", "Softmax"))
+SIZES = frozenset(("Shape", "Size"))
 ANGLES = frozenset(("Cos", "Sin"))
 SUMS = frozenset(("CumSum", "ReduceL2", "ReduceProd", "ReduceSum", "ReduceSumSquare"))
 SQUARES = frozenset(("Mul", "Pow"))
@@ -86,11 +87,11 @@ def _reason(node: onnx.NodeProto, opset: int, beyond: set[str]) -> str:
 
 
 def _behind(tensors: Iterable[str], makers: dict[str, onnx.NodeProto]) -> Iterable[str]:
-    """The operations behind the tensors, up to the products that made the scores."""
+    """The operations behind the tensors, up to the products that made the scores; sizes need no numbers."""
     pending, seen = list(tensors), set[str]()
     while pending:
         node = makers.get(pending.pop())
-        if node is None or node.name in seen or node.op_type in PRODUCTS:
+        if node is None or node.name in seen or node.op_type in PRODUCTS | SIZES:
             continue
         seen.add(node.name)
         yield node.name

@@ -176,12 +176,11 @@ def restore(made: onnx.ModelProto, source: onnx.ModelProto, suffix: str) -> None
     sizes gives: no reader of the file can infer them, and ONNX's rule for Attention takes an unknown width for 0.
     """
     made.producer_name, made.producer_version = source.producer_name, source.producer_version
-    types = {value.name: value.type.tensor_type.elem_type for value in made.graph.value_info}
-    del made.metadata_props[:], made.graph.value_info[:]
     reshaped = {node.output[0] for node in made.graph.node if node.op_type == "Reshape"}
-    made.graph.value_info.extend(value for value in source.graph.value_info if value.name in reshaped)
-    for value in made.graph.value_info:
-        value.type.tensor_type.elem_type = types.get(value.name, value.type.tensor_type.elem_type)
+    shapes = {value.name: value for value in (*source.graph.value_info, *made.graph.value_info)}
+    stay = [type(value).FromString(value.SerializeToString()) for name, value in shapes.items() if name in reshaped]
+    del made.metadata_props[:], made.graph.value_info[:]
+    made.graph.value_info.extend(stay)
     made.metadata_props.extend(source.metadata_props)
     known = {node.name: node.metadata_props for node in nodes(source)}
     for node in nodes(made):

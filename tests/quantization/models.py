@@ -301,3 +301,28 @@ def outputs(opset: int = 17) -> Case:
     y = b.dense(b.add("Softmax", [middle], "shares"), "two", 64, 64)
     b.add("Identity", [x], "same")
     return b.case({middle: 2, "shares": 2, y: 2, "same": 2})
+
+
+def embedding_before_loop(opset: int = 17) -> Case:
+    """Rows of a table, their axes exchanged, then a loop over their steps: what tf2onnx makes of a recurrent layer."""
+    b = Builder(opset)
+    ids = b.feed("ids", b.random.integers(0, 500, (2, 7)), free=None)
+    rows = b.add("Transpose", [b.add("Gather", [b.weight("table", 500, 64), ids], "rows")], "steps", perm=[1, 0, 2])
+    b.constant("times", np.array(7))
+    b.add("Gather", [rows, b.constant("first", np.array(0))], "start", axis=0)
+    real, flag, whole = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
+    body = helper.make_graph(
+        [
+            helper.make_node("Gather", [rows, "i"], ["row"], "step/Gather"),
+            helper.make_node("Add", ["row", "s"], ["next"], "step/Add"),
+            helper.make_node("Identity", ["go"], ["on"], "step/Identity"),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", whole, []),
+            helper.make_tensor_value_info("go", flag, []),
+            helper.make_tensor_value_info("s", real, [2, 64]),
+        ],
+        [helper.make_tensor_value_info("on", flag, []), helper.make_tensor_value_info("next", real, [2, 64])],
+    )
+    return b.case({b.dense(b.add("Loop", ["times", "", "start"], "looped", body=body), "after", 64, 64): 2})

@@ -25,6 +25,7 @@ from mh_edge.quantization.onnxmodel import (
     load,
     nodes,
     nothing_to_quantize,
+    replace_nodes,
     restore,
     saver,
     sort,
@@ -99,6 +100,7 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
         finally:
             logging.disable(level)
         result: onnx.ModelProto = proto.load_model(str(path))
+    _spell_out_dequantizing(result.graph)
     sort(result.graph)
     restore(result, model, "_quant")
     return Quantized(
@@ -106,6 +108,28 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
         kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
         notes=(SATURATION, *((SPREADS,) if _holds_infinity(model) else ())),
     )
+
+
+def _spell_out_dequantizing(graph: onnx.GraphProto) -> None:
+    """scale · (q − zero_point) of table rows as Cast, Sub and Mul: ONNX Runtime moves DequantizeLinear about, and 1.31
+    aborts the process over one between Gather and Transpose in front of a Loop.
+    """
+    from onnx import TensorProto, helper
+
+    spelled = []
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear":
+            spelled.append(node)
+            continue
+        q, scale, zero = node.input
+        number, offset, less = (f"{node.output[0]}/{part}" for part in ("number", "offset", "less"))
+        spelled += [
+            helper.make_node("Cast", [q], [number], number, to=TensorProto.FLOAT),
+            helper.make_node("Cast", [zero], [offset], offset, to=TensorProto.FLOAT),
+            helper.make_node("Sub", [number, offset], [less], less),
+            helper.make_node("Mul", [less, scale], node.output, node.name),
+        ]
+    replace_nodes(graph, spelled)
 
 
 def _kept(found: list[Weighted], options: Options) -> dict[str, str]:
