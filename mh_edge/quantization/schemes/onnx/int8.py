@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mh_edge.artifact import Artifact
 from mh_edge.quantization import calibration, masks, qdq
-from mh_edge.quantization.onnxmodel import TOO_SMALL, load, nodes, nothing_to_quantize, saver, tiny, weighted
+from mh_edge.quantization.onnxmodel import TOO_SMALL, Weighted, load, nodes, nothing_to_quantize, saver, tiny, weighted
 from mh_edge.quantization.products import as_gemms
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
@@ -38,7 +38,7 @@ FLOAT_ONLY = {
 
 INNER = "it lies in the body of a Loop, Scan or If, which are not quantized"
 UNKNOWN = "ONNX's shape inference does not know the type of what it takes or gives, so that no range could be seen"
-SCORES = "scores of an attention: its softmax would tell two steps apart by what rounding did to them"
+SCORES = "the softmax tells apart what differs by less than an integer's step"
 MASKED = "the mask's range would leave the scores a few of 255 steps"
 BOTH_COMPUTED = "a product of two activations, no weight: integers cost accuracy here and were not faster"
 
@@ -62,8 +62,9 @@ def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ra
 def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights and what enters products in 8-bit integers, activations by ranges seen on calibration data."""
     model = opened(source)
-    kept = _kept(model, ranges, options)
-    chosen = [one.node for one in weighted(model, SLOTS) if one.node.name not in kept]
+    found = weighted(model, SLOTS)
+    kept = _kept(model, found, ranges, options)
+    chosen = [one.node for one in found if one.node.name not in kept]
     if not chosen:
         raise nothing_to_quantize(source, "int8", "product, convolution or table", kept)
     result = qdq.quantize(
@@ -74,9 +75,12 @@ def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
         per_channel=options.per_channel,
         float_results=FLOAT_RESULTS,
     )
+    left = {name: kept[one.node.name] for one in found if one.node.name in kept for name in _rounded(one.node)}
+    for name in {name for node in chosen for name in _rounded(node)} & left.keys():
+        del left[name]  # another product reads it in integers
     return Quantized(
         saver(result),
-        ranges=qdq.changes(result, ranges, kept),
+        ranges=qdq.changes(result, ranges, left | kept),
         kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
     )
 
@@ -99,9 +103,8 @@ def _following(model: onnx.ModelProto, products: Iterable[onnx.NodeProto]) -> li
     return found
 
 
-def _kept(model: onnx.ModelProto, ranges: Ranges, options: Options) -> dict[str, str]:
-    """Operation or tensor -> why it stays in float."""
-    found = weighted(model, SLOTS)
+def _kept(model: onnx.ModelProto, found: list[Weighted], ranges: Ranges, options: Options) -> dict[str, str]:
+    """Operation or tensor -> why it stays in float. found: the operations with weights."""
     small, outermost = tiny(found), {node.name for node in model.graph.node}
     kept = {}
     for one in found:
@@ -114,8 +117,9 @@ def _kept(model: onnx.ModelProto, ranges: Ranges, options: Options) -> dict[str,
         elif any(name not in ranges for name in _rounded(one.node)):
             kept[one.node.name] = UNKNOWN
     for softmax in masks.find(model, ranges):
-        kept |= dict.fromkeys(softmax.tensors, SCORES)
-        kept |= {name: MASKED for step in softmax.masks for name in (step.operand, step.tensor)}
+        made_by = f"{softmax.rule}: " if softmax.rule else ""
+        kept |= dict.fromkeys(softmax.tensors, made_by + SCORES)
+        kept |= {name: made_by + MASKED for step in softmax.masks for name in (step.operand, step.tensor)}
     weights = {one.node.name for one in found}
     for node in nodes(model):
         if node.op_type in FLOAT_ONLY:
