@@ -31,6 +31,7 @@ ARENA_PER_BYTE, ARENA_BESIDE = 10, 1 << 20
 Too little must not be tried here, see micro_arena.
 """
 
+NODE = re.compile(r"Node (\w+) \(number \d+\) failed")
 UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)'|custom op[^']*'([^']+)'")
 
 
@@ -88,8 +89,9 @@ class MicroSession(Session):
                 f"{self.runtime} has no operation {unknown[1] or unknown[2]}, which {self.path} needs.",
                 "Build the model without the layer that needs it, or run it in LiteRT.",
             )
+        node = NODE.search(said)
         return InputError(
-            f"{self.runtime} cannot run {self.path}: {first_line(said)}",
+            f"{self.runtime} cannot run {self.path}: {f'{node[1]}: ' if node else ''}{first_line(said)}",
             "It takes float files and full-integer ones (the scheme int8).",
         )
 

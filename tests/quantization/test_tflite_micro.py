@@ -98,7 +98,9 @@ def test_what_it_cannot_run(exported, tmp_path, capfd):
     free = written(lambda x: x + 1, [tf.TensorSpec((None, 4), name="x")], tmp_path / "free.tflite")
     assert "needs fixed sizes" in refused(free.path)
     find_scheme("tflite", "int4").quantize(exported["tflite"], {}, Options()).save(tmp_path / "q.tflite")
-    assert "float files and full-integer ones" in refused(tmp_path / "q.tflite")
+    refusal = refused(tmp_path / "q.tflite")
+    assert "q.tflite: FULLY_CONNECTED: " in refusal
+    assert "float files and full-integer ones" in refusal
     (tmp_path / "cut.tflite").write_bytes(exported["tflite"].path.read_bytes()[:5000])
     assert "truncated or damaged" in refused(tmp_path / "cut.tflite")
     printed = capfd.readouterr()
