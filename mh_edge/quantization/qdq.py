@@ -45,8 +45,9 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), LEAST_OPSET)
     if opset < LEAST_OPSET:
         model = onnx.version_converter.convert_version(model, LEAST_OPSET)
+    known = onnxmodel.inferred(model)  # by what the rewriting knew: not all of it can be inferred again
     del model.graph.value_info[:]
-    model.graph.value_info.extend(onnxmodel.inferred(model).values())
+    model.graph.value_info.extend(known.values())
     return model
 
 
