@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,13 @@ ONE_SCALE = "BATCH_MATMUL"
 BOUND = 1e30
 """Scales that far apart abort the process, whatever is asked of the interpreter; no activation gets there."""
 
+POWERS_MATTER = 16
+
+NEARLY = 2e-3
+"""LiteRT rounds the logarithm of a scale and calls it a power of two up to .001 off; twice that is safe."""
+
+WIDER = 1.02
+
 WHY_BIT = "a boolean as a number: 0 or 1"
 
 COMPARISONS = frozenset({"EQUAL", "NOT_EQUAL"})
@@ -37,6 +45,8 @@ def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits:
     reasons = _quotients(model, operations, ranges, bits)
     reasons |= litert.kept_in_loops(operations) | litert.kept_as_asked(operations, options)
     adjusted, changes = keep_masks(model, {**ranges, **dict.fromkeys(zero_or_one, Range(0.0, 1.0))}, margin)
+    if bits == POWERS_MATTER:
+        adjusted = {**adjusted, **_off_powers_of_two(model, operations, adjusted)}
     reasons |= _boundless(model, operations, adjusted)
     content = litert.pack(model)
     if ranges:
@@ -103,6 +113,25 @@ def _boundless(model: Any, operations: Sequence[litert.Operation], ranges: Range
             if seen is not None and max(-seen.low, seen.high) > BOUND:
                 reasons[one.name] = f"its numbers pass {BOUND:g}"
     return reasons
+
+
+def _off_powers_of_two(model: Any, operations: Sequence[litert.Operation], ranges: Ranges) -> dict[str, Range]:
+    """Wider ranges for sums of which every scale is a power of two, as those of 0 to 1 are: LiteRT takes 16-bit sums of
+    that kind to be of one shape, and ends the process when they are not.
+    """
+    wider = {}
+    for one in operations:
+        if one.kind not in ("ADD", "SUB") or one.graph > 0:
+            continue
+        found = [_extremes(model, tensor, ranges) for tensor in (*one.inputs, *one.outputs)]
+        bounds = [max(-each.low, each.high) for each in found if each is not None]
+        if len(bounds) == len(found) and all(_is_power_of_two(bound) for bound in bounds) and found[-1] is not None:
+            wider[one.name] = Range(found[-1].low * WIDER, found[-1].high * WIDER)
+    return wider
+
+
+def _is_power_of_two(bound: float) -> bool:
+    return bound > 0 and abs(math.log2(bound) - round(math.log2(bound))) < NEARLY
 
 
 def _recipe(
