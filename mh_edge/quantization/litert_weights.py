@@ -34,6 +34,11 @@ SLOTS: Mapping[str, tuple[int, ...]] = {
 
 TABLE_BITS = 8
 
+LARGEST_ROW = 1000.0
+"""Embeddings are far smaller; -1e4 and -inf hide something, and beside them one scale leaves nothing of the rest."""
+
+MASKING = f"its table holds entries beyond {LARGEST_ROW:.0f}, as masks do"
+
 ONE_SCALE: Mapping[int, tuple[str, ...]] = {8: ("FULLY_CONNECTED", "BATCH_MATMUL"), 4: ("FULLY_CONNECTED",)}
 """Bits -> the kinds of operations that LiteRT has with one scale for all of a weight."""
 
@@ -99,16 +104,18 @@ def these(of: Iterable[litert.Operation]) -> str:
 
 def by_recipe(model: Any, options: Options, recipe: Recipe) -> tuple[bytes, Mapping[str, str]]:
     """The file with its weights as the recipe says and its tables in 8 bits; keep_float wins over both. Also: why
-    operations stay in float as asked.
+    operations stay in float.
     """
     of = litert.operations(model)
-    asked = litert.kept_as_asked(of, options)
+    why = litert.kept_as_asked(of, options)
     tables = [one for one in weights(model) if one.operation.kind == TABLE and one.operation.graph == 0]
+    masking = {one.operation.name: MASKING for one in tables if not np.abs(one.values).max() < LARGEST_ROW}
+    tables = [one for one in tables if one.operation.name not in masking]
     ranges = {one.operation.name: Range(float(one.values.min()), float(one.values.max())) for one in tables}
     if tables:
         recipe.tables(these(one.operation for one in tables))
-    entries = [*recipe.entries(), *litert.leave_float(of, asked)]
-    return litert.quantized(litert.pack(model), entries, ranges or None), asked
+    entries = [*recipe.entries(), *litert.leave_float(of, why)]
+    return litert.quantized(litert.pack(model), entries, ranges or None), masking | why
 
 
 def told(source: Artifact, found: Sequence[Weight], content: bytes, why: Mapping[str, str], scheme: str) -> Quantized:

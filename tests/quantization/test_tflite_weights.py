@@ -17,7 +17,7 @@ from mh_edge.artifact import Artifact, file_sha256
 from mh_edge.errors import ConversionError, InputError, UsageError
 from mh_edge.inspection import inspect
 from mh_edge.quantization import litert
-from mh_edge.quantization.litert_weights import Recipe, by_recipe, weights
+from mh_edge.quantization.litert_weights import MASKING, Recipe, by_recipe, weights
 from mh_edge.quantization.scheme import Options, Quantized, find_scheme
 from mh_edge.quantization.schemes.tflite.fp16 import SHARED, UNFIT
 from mh_edge.quantization.schemes.tflite.int4 import CLIPPING
@@ -201,6 +201,47 @@ def test_half_floats_that_would_not_hold_a_weight(tmp_path):
     assert len({one.place for one in readers}) == 1
     kept = quantize(source, "fp16", tmp_path / "q.tflite", Options(keep_float=(readers[0].operation.name,)))
     assert (readers[1].operation.name, SHARED) in {(one.tensor, one.reason) for one in kept.kept_float}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_channels_that_are_all_zeros(name, tmp_path):
+    weight = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+    pruned = weight * (np.arange(16) > 2)
+
+    def call(x: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(tf.tanh(tf.matmul(x, weight)), pruned) + tf.matmul(x, np.zeros_like(weight))
+
+    source = written(call, [tf.TensorSpec((1, 16), name="x")], tmp_path / "pruned.tflite")
+    quantize(source, name, tmp_path / "q.tflite")
+    feeds = {"x": np.random.default_rng(1).normal(size=(8, 16)).astype(np.float32)}
+    truth = outputs(source.path, feeds, OpResolverType.AUTO)
+    for kernels in KERNELS:
+        found = outputs(tmp_path / "q.tflite", feeds, kernels)
+        assert off(found, truth) < MEAN_ERROR[name]
+        assert not found[:, :3].any()
+
+
+@pytest.mark.parametrize("hidden", [-1e4, -np.inf])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_table_of_a_mask(name, hidden, tmp_path):
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(16, 16)).astype(np.float32), rng.normal(size=(16, 16)).astype(np.float32)
+    table = np.where(np.tri(16, dtype=bool), bias, np.float32(hidden))
+
+    def call(x: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(tf.matmul(x, weight) / 4 + tf.gather(table, position))
+
+    inputs = [tf.TensorSpec((1, 16), name="x"), tf.TensorSpec((1,), tf.int32, name="position")]
+    source = written(call, inputs, tmp_path / "mask.tflite")
+    result = quantize(source, name, tmp_path / "q.tflite")
+    feeds = {"x": rng.normal(size=(16, 16)).astype(np.float32), "position": np.arange(16, dtype=np.int32)}
+    found, truth = (outputs(path, feeds, OpResolverType.AUTO) for path in (tmp_path / "q.tflite", source.path))
+    assert off(found, truth) < MEAN_ERROR[name]
+    assert not found[~np.tri(16, dtype=bool)].any()
+    # 16 bits hold 10000 as well as they hold any number.
+    assert [one.reason for one in result.kept_float] == (
+        [MASKING] if name != "fp16" else [UNFIT] if np.isinf(hidden) else []
+    )
 
 
 @pytest.mark.parametrize("name", SCHEMES)

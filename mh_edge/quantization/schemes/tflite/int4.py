@@ -52,9 +52,10 @@ def int4(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     recipe = Recipe(options)
     recipe.dynamic(".*", SMALL_BITS)
     recipe.dynamic("^", BITS, CLIPPING)
+    recipe.dynamic(these(one.operation for one in found if _has_empty_channel(one.values)), BITS)
     recipe.dynamic(these(one.operation for one in _small(found)), SMALL_BITS)
-    content, asked = by_recipe(model, options, recipe)
-    return told(source, found, _without_least(content), asked, "int4")
+    content, why = by_recipe(model, options, recipe)
+    return told(source, found, _without_least(content), why, "int4")
 
 
 def _small(found: Sequence[Weight]) -> list[Weight]:
@@ -67,6 +68,11 @@ def _small(found: Sequence[Weight]) -> list[Weight]:
             break
         small.append(one)
     return small
+
+
+def _has_empty_channel(values: np.ndarray) -> bool:
+    """Whether an output channel is all zeros: OCTAV finds a scale of 0 for it, which XNNPACK does not take."""
+    return not values.reshape(len(values), -1).any(axis=1).all()
 
 
 def _without_least(content: bytes) -> bytes:

@@ -21,5 +21,5 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
     model = litert.read(source.path)
     recipe = Recipe(options)
     recipe.dynamic(".*", BITS)
-    content, asked = by_recipe(model, options, recipe)
-    return told(source, weights(model), content, asked, "int8-dynamic")
+    content, why = by_recipe(model, options, recipe)
+    return told(source, weights(model), content, why, "int8-dynamic")
