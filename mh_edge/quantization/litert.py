@@ -33,6 +33,8 @@ NO_QUANTIZE = "no_quantize"
 SCOPE_LENGTH = 10_000
 """litert-quantizer compares no more of an operation's names than this with a regular expression."""
 
+CALLS = frozenset({"WHILE", "IF"})
+
 MOVERS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 LOOP_REASON = "inside a loop, where each step would round what the step before it rounded; 8 bits for its weights"
@@ -290,10 +292,7 @@ def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ra
             interpreter.set_tensor(index, array)
         interpreter.invoke()
         for index in seen:
-            try:
-                values = interpreter.get_tensor(index)
-            except ValueError:  # a result of a loop that nothing reads has no values
-                continue
+            values = interpreter.get_tensor(index)
             values = values[np.isfinite(values)]
             if values.size:
                 low[index] = min(low[index], float(values.min()))
@@ -302,10 +301,14 @@ def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ra
 
 
 def _changing(model: Any) -> list[int]:
-    """The float tensors of the main graph that are inputs or are made by an operation."""
+    """The float tensors of the main graph that are inputs or are made by an operation. What a loop makes and nothing
+    reads is left out: LiteRT does not fill it.
+    """
+    main = [one for one in operations(model) if one.graph == 0]
     graph = model.subgraphs[0]
-    made = [*graph.inputs, *(tensor for one in graph.operators for tensor in one.outputs if tensor >= 0)]
-    return [int(index) for index in made if is_float(model, index)]
+    wanted = {int(index) for index in graph.outputs} | {index for one in main for index in one.inputs}
+    made = [index for one in main for index in one.outputs if one.kind not in CALLS or index in wanted]
+    return [index for index in (*map(int, graph.inputs), *made) if index >= 0 and is_float(model, index)]
 
 
 def signature_inputs(model: Any) -> Mapping[str, int]:

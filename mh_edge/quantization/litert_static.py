@@ -50,7 +50,9 @@ def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits:
     reasons |= _boundless(model, operations, adjusted)
     content = litert.pack(model)
     if ranges:
-        content = litert.quantized(content, _recipe(model, operations, options, reasons, bits), adjusted)
+        content = _integers_from_integers(
+            litert.quantized(content, _recipe(model, operations, options, reasons, bits), adjusted)
+        )
     return Quantized(
         litert.saving(content),
         tuple(_told(ranges, adjusted, changes, litert.float_tensors(content))),
@@ -79,6 +81,24 @@ def _notes(operations: Sequence[litert.Operation], reasons: Mapping[str, str]) -
             yield f"{one.name} divides in integers: by 0 the runtime stops, where floats give inf or nan."
         elif one.kind in COMPARISONS:
             yield f"{one.name} compares in integers: what rounds to a number is equal to it."
+
+
+def _integers_from_integers(content: bytes) -> bytes:
+    """litert-quantizer lets whatever reads an output of the model read it behind the DEQUANTIZE too, integer operations
+    as well, which then do not run: those read what is before it.
+    """
+    model = litert.read_any(content)
+    graph = model.subgraphs[0]
+    main = [one for one in litert.operations(model) if one.graph == 0]
+    before = {one.outputs[0]: one.inputs[0] for one in main if one.kind == "DEQUANTIZE"}
+    changed = False
+    for one in main:
+        scaled = graph.tensors[one.outputs[0]].quantization if one.outputs else None
+        if one.kind in litert.MOVERS or scaled is None or scaled.scale is None or not before.keys() & set(one.inputs):
+            continue
+        graph.operators[one.index].inputs = [before.get(tensor, tensor) for tensor in one.inputs]
+        changed = True
+    return litert.pack(model) if changed else content
 
 
 def _extremes(model: Any, tensor: int, ranges: Ranges) -> Range | None:
