@@ -67,7 +67,8 @@ def load(source: Artifact) -> onnx.ModelProto:
     except (proto.checker.ValidationError, OSError, ValueError) as error:
         raise InputError(f"the weights of {source.path} cannot be read: {error}", "Copy or export it again.") from error
     if model.functions:
-        model = proto.inliner.inline_local_functions(model)
+        inliner = require("onnx.inliner", "quantize", "quantizing an .onnx file with functions")
+        model = inliner.inline_local_functions(model)
     for graph in graphs(model.graph):
         _constants_as_initializers(graph)
     _drop_defaults(model)
