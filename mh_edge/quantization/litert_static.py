@@ -84,21 +84,27 @@ def _notes(operations: Sequence[litert.Operation], reasons: Mapping[str, str]) -
 
 
 def _integers_from_integers(content: bytes) -> bytes:
-    """litert-quantizer lets whatever reads an output of the model read it behind the DEQUANTIZE too, integer operations
-    as well, which then do not run: those read what is before it.
+    """Mend two things that stop LiteRT. litert-quantizer lets whatever reads an output of the model read it behind the
+    DEQUANTIZE too, integer operations as well: those read what is before it. And what a SPLIT makes and nothing reads
+    is left float: it gets the type of the rest.
     """
     model = litert.read_any(content)
-    graph = model.subgraphs[0]
+    tensors, operators = model.subgraphs[0].tensors, model.subgraphs[0].operators
     main = [one for one in litert.operations(model) if one.graph == 0]
     before = {one.outputs[0]: one.inputs[0] for one in main if one.kind == "DEQUANTIZE"}
-    changed = False
     for one in main:
-        scaled = graph.tensors[one.outputs[0]].quantization if one.outputs else None
-        if one.kind in litert.MOVERS or scaled is None or scaled.scale is None or not before.keys() & set(one.inputs):
+        if one.kind in litert.MOVERS:
             continue
-        graph.operators[one.index].inputs = [before.get(tensor, tensor) for tensor in one.inputs]
-        changed = True
-    return litert.pack(model) if changed else content
+        integers = [tensors[made] for made in one.outputs if _is_scaled(tensors[made])]
+        if integers:
+            operators[one.index].inputs = [before.get(tensor, tensor) for tensor in one.inputs]
+        for made in (tensors[made] for made in one.outputs if integers and litert.is_float(model, made)):
+            made.type, made.quantization = integers[0].type, integers[0].quantization
+    return litert.pack(model)
+
+
+def _is_scaled(tensor: Any) -> bool:
+    return tensor.quantization is not None and tensor.quantization.scale is not None
 
 
 def _extremes(model: Any, tensor: int, ranges: Ranges) -> Range | None:

@@ -254,19 +254,21 @@ def test_operations_without_an_integer_form(name, tmp_path):
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_what_litert_stops_at_is_written_otherwise(name, tmp_path):
-    """An output that is read inside as well; a sum of numbers from 0 to 1, of two shapes; the least of two masks."""
+    """An output that is read inside as well; a part that nothing reads; a sum of numbers from 0 to 1, of two shapes;
+    the least of two masks.
+    """
 
     def attention(x: tf.Tensor) -> dict[str, tf.Tensor]:
         seen = tf.maximum(tf.clip_by_value(x[:, :1], -1.0, 0.0), -1.0) + 1.0
         masks = tf.minimum(FUTURE * -2.4e38, tf.cast(x[:, :, 0] > 1, tf.float32)[:, None, :] * -2.4e38)
         weights = tf.nn.softmax(tf.matmul(x, x, transpose_b=True) / 4 + masks)
-        return {"weights": weights, "y": tf.matmul(weights, x) + seen}
+        return {"weights": weights, "y": tf.matmul(weights, x) + seen, "part": tf.tanh(tf.split(x, 2, -1)[1])}
 
     source = written(attention, [tf.TensorSpec((1, TIME, DIM), name="x")], tmp_path / "two.tflite")
     batches = [{"x": batch["x"]} for batch in feeds(20, 0)]
     quantized(source, name, batches, tmp_path / "q.tflite")
     runs = [Interpreter(model_path=str(path)).get_signature_runner() for path in (source.path, tmp_path / "q.tflite")]
-    for output in ("weights", "y"):
+    for output in ("weights", "y", "part"):
         reference, y = (np.array([run(**batch)[output] for batch in batches]) for run in runs)
         assert off(y, reference) < MEAN_ERROR[name]
 
