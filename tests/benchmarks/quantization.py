@@ -37,7 +37,7 @@ from benchmarks.quantization_task import TASKS, Set, Task
 from benchmarks.timing import measure
 from mh_edge.quiet import quiet
 
-RUNS = 4
+RUNS = 5
 """Processes that time each trained model."""
 
 BUDGET = 2.0

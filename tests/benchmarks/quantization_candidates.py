@@ -50,10 +50,10 @@ def _scheme(format: str, scheme: str) -> Candidate:
     source = FIXED if scheme == "qnn-a16w8" else f"ours.{format}"
 
     def make(folder: Path, path: Path) -> None:
-        from mh_edge.quantization.quantizing import quantize
+        import mh_edge
 
         data = folder / "calibration.npz"
-        quantize(folder / source, path, scheme=scheme, calibration=data, timed=False)
+        mh_edge.quantize(folder / source, path, scheme=scheme, calibration=data, timed=False)
 
     return Candidate(format, f"mh-edge {scheme}", make, scheme, 1 if source == FIXED else None)
 
