@@ -147,11 +147,17 @@ def test_digits(tmp_path: Path) -> None:
     """Two epochs instead of thirty: the way is tested here, what is learned by `make demo`."""
     printed = run(EXAMPLES / "00_digits/digits.py", tmp_path, "--epochs", "2", "-o")
     assert_proven(tmp_path, "attention", "lstm_heads")
-    rows = re.findall(r"out/(\w+)\.(\w+) +([\d.]+) +([\d.]+)%", printed)
+    rows = re.findall(r"out/(\w+)\.([\w.-]+) +([\d.]+) +([\d.]+)%", printed)
+    small = [f"{scheme}.{kind}" for kind in ("onnx", "tflite") for scheme in ("int8", "int8-dynamic")]
+    kinds = ["keras", "onnx", "tflite", *small]
     assert [(name, kind) for name, kind, _, _ in rows] == [
-        (name, kind) for name in ("attention", "lstm_heads") for kind in ("keras", "onnx", "tflite")
+        (name, kind) for name in ("attention", "lstm_heads") for kind in kinds
     ]
-    for model in (rows[:3], rows[3:]):
-        right = {float(share) for *_, share in model}
-        assert max(right) - min(right) < 0.5  # in percent of 360: at most one digit that was a tie
-        assert min(right) > 20
+    for model in (rows[: len(kinds)], rows[len(kinds) :]):
+        right = {kind: float(share) for _, kind, _, share in model}
+        floats = [right[kind] for kind in kinds[:3]]
+        assert max(floats) - min(floats) < 0.5  # in percent of 360: at most one digit that was a tie
+        assert min(floats) > 20
+        assert min(right.values()) > max(floats) - 3  # hardly trained, many digits are near to another answer
+        sizes = {kind: float(size) for _, kind, size, _ in model}
+        assert all(sizes[kind] < sizes[kind.rpartition(".")[2]] for kind in small)

@@ -1,4 +1,5 @@
-"""Two classifiers of handwritten digits: trained, exported with `mh-edge`, and measured on digits they have not seen.
+"""Two classifiers of handwritten digits: trained, exported and quantized with `mh-edge`, and measured on digits they
+have not seen.
 
 A digit is a sequence of its rows, of a different length each time: blank rows are cut off, and so is a part of the
 image. Short sequences are filled up with zeros, which Masking hides.
@@ -31,6 +32,8 @@ LONGEST, PIXELS = 8, 8
 MOST_CUT = 2  # rows that may be missing at the bottom
 BATCH = 64
 FEEDS = 16  # real sequences that the proof uses besides its own
+CALIBRATION = 512  # of the digits to train on; what is lost is measured on those to test
+SCHEMES = ("int8", "int8-dynamic")
 
 
 def rows_of(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -110,6 +113,9 @@ def main() -> None:
     print(f"{len(train_images)} digits to train on, {len(test_x)} to test; {lengths.min()} to {lengths.max()} rows")
     feeds = out / "feeds.npz"
     np.savez(feeds, rows=test_x[:FEEDS])
+    calibration, evaluation = out / "calibration.npz", out / "evaluation.npz"
+    np.savez(calibration, rows=sequences(train_images[:CALIBRATION], rng))
+    np.savez(evaluation, rows=test_x, labels=test_labels)
 
     table = []
     for model in (attention(), lstm_heads()):
@@ -124,13 +130,19 @@ def main() -> None:
                 saved.with_suffix(".onnx"): onnx_answers(saved.with_suffix(".onnx"), test_x),
                 saved.with_suffix(".tflite"): tflite_answers(saved.with_suffix(".tflite"), test_x),
             }
+        for suffix in (".onnx", ".tflite"):
+            for scheme in SCHEMES:
+                data = ("--calibration", calibration, "--evaluation", evaluation)
+                shell("mh-edge", "quantize", saved.with_suffix(suffix), "--scheme", scheme, *data)
+                small = saved.with_suffix(f".{scheme}{suffix}")
+                answers[small] = (onnx_answers if suffix == ".onnx" else tflite_answers)(small, test_x)
         for path, given in answers.items():
             right = np.mean(given.argmax(axis=1) == test_labels)
             table.append((path, path.stat().st_size / 1000, right))
 
-    print(f"\n{'file':24} {'kB':>7} {'right of the test digits':>25}")
+    print(f"\n{'file':36} {'kB':>7} {'right of the test digits':>25}")
     for path, size, right in table:
-        print(f"{path!s:24} {size:7.1f} {right:25.1%}")
+        print(f"{path!s:36} {size:7.1f} {right:25.1%}")
     print(f"\n{time.monotonic() - started:.0f} s")
 
 

@@ -23,7 +23,7 @@ def show(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]
     used = [column for column in range(len(headers)) if any(row[column] for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(headers))
     for column in used:
-        table.add_column(headers[column])
+        table.add_column(headers[column], overflow="fold")  # half a tensor's name is none
     for row in rows:
         table.add_row(*(row[column] for column in used))
     with console.capture() as printed:
