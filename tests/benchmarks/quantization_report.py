@@ -27,8 +27,9 @@ INTEGER = ("int8", "int8-dynamic", "int8-a16", "qnn-a16w8", "int16x8")
 """Schemes with 8-bit weights and integer products."""
 
 READING = """\
-Each model is trained, stopped, calibrated and tested on four sets that share no sample. **accuracy** on the test set,
-the mean over the training seeds; **change** in percentage points, the mean, and the worst of a single seed in brackets.
+The transformer is trained, stopped, calibrated and tested on four sets that share no sample; the digits models are
+trained for a fixed number of epochs and have three, each test image cut in five ways. **accuracy** on the test set, the
+mean over the training seeds; **change** in percentage points, the mean, and the worst of a single seed in brackets.
 **top-1**: how often the class is the float file's. **error**: mean of |error| in % of the standard deviation of the
 float output, and **SQNR**, each of the worst seed. **size**: bytes / bytes of our float file. **latency**: time / time
 of our float file, 1 thread, at 1, 8 and 32 samples a call (TFLite files take one): CPU time, 20th percentile, all

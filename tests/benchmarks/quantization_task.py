@@ -1,4 +1,4 @@
-"""What is quantized: trained classifiers, each with four sets that share no sample.
+"""What is quantized: trained classifiers; the sets to train, stop, calibrate and test on share no sample.
 
 transformer: which of 8 kinds of noisy rows is the most frequent one of a sequence? 20 rows of 16 numbers, 8 to 20 of
 them valid; the padding is full of rows of one wrong kind, so that a mask that leaks costs accuracy. Two blocks of
