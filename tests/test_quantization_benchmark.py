@@ -12,7 +12,15 @@ from benchmarks import quantization, quantization_task
 from benchmarks.quantization_candidates import CANDIDATES
 from benchmarks.quantization_report import CONTROL, FLOAT, Result, Row, Trained, load, targets, timing, written
 
-EXACT = {"accuracy": 0.95, "agreement": 1.0, "error": None, "mean_error_std": 0.0, "sqnr_db": 99.0, "size_ratio": 1.0}
+EXACT = {
+    "accuracy": 0.95,
+    "agreement": 1.0,
+    "error": None,
+    "mean_error_std": 0.0,
+    "sqnr_db": 99.0,
+    "size_ratio": 1.0,
+    "made_by": "a1",
+}
 INT8 = "onnx mh-edge int8"
 
 
@@ -65,11 +73,13 @@ def test_the_worst_seed_decides_on_a_target():
 
 def test_a_tool_that_fails_for_one_seed_fails_and_is_shown_with_its_message():
     failed = result()
-    failed.judged[INT8] = {"error": "ValueError: no such thing"}
+    failed.judged[INT8] = {"error": "ValueError: no such thing", "made_by": "b2"}
     both = [result(), failed]
     assert Row(both, "onnx", "mh-edge int8").cells()[1] == "fails: ValueError: no such thing"
     assert verdicts(*both)["ONNX int8: size"] == ("-", "MISSED: ValueError: no such thing")
-    assert "| mh-edge int8 | fails: ValueError: no such thing |" in written(both, "0")
+    page = written(both)
+    assert "| mh-edge int8 | fails: ValueError: no such thing |" in page
+    assert "Quantizers: a1, b2." in page
     assert verdicts(*both)["ONNX int4: change of accuracy, points"] == ("0", "met")
 
 

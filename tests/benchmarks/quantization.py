@@ -311,7 +311,7 @@ def main() -> None:
                 if not _timed(one.folder, timing(one.folder, run)):
                     child("time", one.number, one.seed, run, "--cache", options.cache)
     if options.only in (None, "report"):
-        text = written(load(trained), quantizers_hash())
+        text = written(load(trained))
         print(text)
         if options.output:
             options.output.write_text(text, encoding="utf-8")

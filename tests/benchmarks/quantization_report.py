@@ -214,14 +214,16 @@ def targets(results: Sequence[Result]) -> list[Target]:
     return found
 
 
-def written(results: Sequence[Result], quantizers: str) -> str:
+def written(results: Sequence[Result]) -> str:
     """The whole page."""
+    titles = [f"{one.format} {one.title}" for one in CANDIDATES if one.scheme]
+    quantizers = sorted({result.judged[title]["made_by"] for result in results for title in titles})
     tasks = dict.fromkeys(result.task for result in results)
     lines = [
         "# Quantization",
         "",
         f"Made by `python -m benchmarks.quantization`. {described(PACKAGES)}",
-        f"Quantizers: {quantizers}.",
+        f"Quantizers: {', '.join(quantizers)}.",
         "",
         READING,
         "",
