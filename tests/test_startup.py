@@ -29,7 +29,9 @@ def test_importing_the_package_is_light() -> None:
     assert imported("import mh_edge").isdisjoint({*HEAVY, "click"})
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["export", "--help"], ["verify", "--help"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], ["export", "--help"], ["verify", "--help"], ["quantize", "--help"]]
+)
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     found = imported(f"from mh_edge.cli import main\nassert main({args}) == 0")
     assert "click" in found

@@ -17,6 +17,7 @@ from mh_edge.quantization import GateError, Options
 from mh_edge.quantization.parts import parts
 from mh_edge.quantization.scheme import schemes_for
 from mh_edge.runtimes import open_session
+from tests.test_startup import KERAS, imported
 
 Arrays = dict[str, np.ndarray]
 ONE_OF_EACH = [("onnx", "int8"), ("onnx", "int8-dynamic"), ("tflite", "int8"), ("tflite", "int8-dynamic")]
@@ -84,7 +85,7 @@ def test_a_gate_that_is_not_passed_leaves_the_target_as_it_was(source: Path, sam
     target = source.with_name("small.int8.onnx")
     target.write_bytes(b"what was there")
     before = sorted(source.parent.iterdir())
-    with pytest.raises(GateError, match="nothing was written: .*100") as caught:
+    with pytest.raises(GateError, match=r"nothing was written: .*100") as caught:
         mh_edge.quantize(source, scheme="int8", calibration=samples, evaluation=samples, max_drop="100dB", timed=False)
     assert isinstance(caught.value, NotEqualError)
     assert caught.value.outcome.artifact is None
@@ -198,6 +199,16 @@ def test_json_has_the_keys_of_the_contract(source: Path, keys: tuple[str, ...], 
     assert 0 <= found["metrics"]["accuracy"] <= 1
     assert found["metrics"]["latency_ratio"] > 0
     json.dumps(found["kept_float"])
+
+
+@pytest.mark.parametrize("source", ["onnx", "tflite"], indirect=True)
+def test_neither_tensorflow_nor_keras_is_imported(source: Path, samples: Arrays, tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    np.savez(data, **samples)
+    args = ["quantize", str(source), "--scheme", "int8", "--calibration", str(data), "--no-timing", "-q"]
+    found = imported(f"from mh_edge.cli import main\nassert main({args}) == 0")
+    assert found.isdisjoint(KERAS)
+    assert source.with_name(f"small.int8{source.suffix}").is_file()
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
