@@ -126,7 +126,7 @@ def _progress(terminal: TextIO, *, quiet: bool, verbose: bool) -> Iterator[Progr
         screen = console(terminal)
         plain = Line(*columns[:2], console=screen, transient=True, redirect_stdout=False, redirect_stderr=False)
         with plain as line:
-            task = line.add_task("", total=None)
+            task = line.add_task("starting", total=None)
 
             def tell(step: str, done: int | None = None, total: int | None = None) -> None:
                 line.columns = columns if total else columns[:2]

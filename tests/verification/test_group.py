@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mh_edge.matching import match
 from mh_edge.runtimes import Session
 from mh_edge.signature import Signature, Tensor
 from mh_edge.verification.feeds import build, grid
 from mh_edge.verification.group import RESAMPLES, Group
-from mh_edge.matching import match
 from mh_edge.verification.reference import FLOAT64, Arrays, Expected
 from mh_edge.verification.report import Candidate
 from mh_edge.verification.trial import Trial
