@@ -14,11 +14,11 @@ from mh_edge.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mh_edge.quantization.ladder import Ladder, Step
+    from mh_edge.quantization.auto.ladder import Ladder, Step
+    from mh_edge.quantization.auto.sensitivity import Sensitivity
+    from mh_edge.quantization.judging.verdict import Verdict
     from mh_edge.quantization.result import Quantization
     from mh_edge.quantization.scheme import RangeChange
-    from mh_edge.quantization.sensitivity import Sensitivity
-    from mh_edge.quantization.verdict import Verdict
 
 DATA = "an .npz, a folder of .npy or .npz, or package.module:function that yields feeds"
 

@@ -11,7 +11,7 @@ from mh_edge.artifact import Artifact
 from mh_edge.errors import ConversionError, InputError
 from mh_edge.packages import require
 from mh_edge.progress import Progress, silent
-from mh_edge.quantization.data import Data
+from mh_edge.quantization.data.sets import Data
 from mh_edge.quantization.scheme import Arrays, Options, Quantized, Ranges, Scheme
 from mh_edge.runtimes import open_session
 from mh_edge.runtimes.base import first_line

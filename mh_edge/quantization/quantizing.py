@@ -17,18 +17,18 @@ from mh_edge.errors import InputError, UnavailableError, UsageError
 from mh_edge.inspection import inspect
 from mh_edge.packages import version
 from mh_edge.progress import Progress, silent
-from mh_edge.quantization.data import Data, open_data, random_data
-from mh_edge.quantization.gate import Gate
-from mh_edge.quantization.judging import Metric, load_metric
-from mh_edge.quantization.ladder import Ladder, climb
+from mh_edge.quantization.auto.ladder import Ladder, climb
+from mh_edge.quantization.auto.parts import parts
+from mh_edge.quantization.data.sets import Data, open_data, random_data
+from mh_edge.quantization.data.sources import Given
+from mh_edge.quantization.judging.gate import Gate
+from mh_edge.quantization.judging.judge import Metric, load_metric
+from mh_edge.quantization.judging.measuring import Measure
+from mh_edge.quantization.judging.verdict import Verdict
 from mh_edge.quantization.making import Made, calibrated, make
-from mh_edge.quantization.measuring import Measure
-from mh_edge.quantization.parts import parts
 from mh_edge.quantization.recipe import MANIFEST_KEY, Recipe, read_recipe
 from mh_edge.quantization.result import GateError, Quantization
 from mh_edge.quantization.scheme import AUTO, Options, Ranges, Scheme, belongs, find_scheme, schemes_for
-from mh_edge.quantization.sources import Given
-from mh_edge.quantization.verdict import Verdict
 from mh_edge.quiet import quiet
 from mh_edge.signature import Tensor
 
@@ -90,10 +90,10 @@ def quantize(
     """Make a quantized copy of a float artifact and measure what it lost; see mh_edge.quantization.scheme for names.
 
     artifact: an .onnx or .tflite file, ours or not. output: a file of the same suffix or a folder; without it
-    `<name>.<scheme>.<suffix>` beside the artifact. scheme: its name, or "auto" (see mh_edge.quantization.ladder).
+    `<name>.<scheme>.<suffix>` beside the artifact. scheme: its name, or "auto" (see mh_edge.quantization.auto.ladder).
     calibration, evaluation: an .npz, a folder of .npy or .npz, "package.module:function", arrays by name or a function
-    that yields feeds (mh_edge.quantization.data); calibration may be "random". Without evaluation the verdict is taken
-    on the calibration data, or else on generated feeds, and says so. max_drop: "1%", points of accuracy (without
+    that yields feeds (mh_edge.quantization.data.sets); calibration may be "random". Without evaluation the verdict is
+    taken on the calibration data, or else on generated feeds, and says so. max_drop: "1%", points of accuracy (without
     labels, of top-1 agreement), or "30dB", the least SQNR. min_speedup: float's time / quantized time. metric:
     "package.module:function" or a function (outputs, labels) -> a number per sample. options: see Options. recipe: of
     an earlier quantization, instead of a scheme and options. batch: samples a call where latency is measured, with

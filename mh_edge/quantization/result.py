@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from mh_edge.artifact import Artifact
 from mh_edge.errors import NotEqualError
-from mh_edge.quantization.gate import Gate
+from mh_edge.quantization.judging.gate import Gate
+from mh_edge.quantization.judging.verdict import Verdict
 from mh_edge.quantization.scheme import KeptFloat, RangeChange
-from mh_edge.quantization.verdict import Verdict
 
 if TYPE_CHECKING:
-    from mh_edge.quantization.ladder import Ladder
+    from mh_edge.quantization.auto.ladder import Ladder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ A scheme's name is `[TARGET-]WEIGHTS[-ACTIVATIONS]`, the same for both formats w
 
 An integer q stands for the number x = scale · (q − zero_point). `auto` is no scheme: it tries them.
 
-A scheme lies in schemes/<format>/<module>.py as one function with the decorator:
+A scheme lies in <format>/schemes/<module>.py as one function with the decorator:
 
     @scheme("onnx", "int8", calibrate=observe, options=("per_channel", "keep_float"))
     def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized: ...
@@ -37,7 +37,7 @@ from mh_edge.errors import UsageError
 
 AUTO = "auto"
 
-HOMES = {"onnx": "mh_edge.quantization.schemes.onnx", "tflite": "mh_edge.quantization.schemes.tflite"}
+HOMES = {"onnx": "mh_edge.quantization.onnx.schemes", "tflite": "mh_edge.quantization.tflite.schemes"}
 """The package of each format's schemes."""
 
 Arrays = Mapping[str, np.ndarray]

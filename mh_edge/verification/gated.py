@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from mh_edge.artifact import Manifest
 from mh_edge.errors import InputError, UsageError
-from mh_edge.quantization.data import open_data
-from mh_edge.quantization.gate import EXAMPLES, Gate
-from mh_edge.quantization.judging import Metric, judge, load_metric
-from mh_edge.quantization.sources import Given
-from mh_edge.quantization.verdict import Verdict
+from mh_edge.quantization.data.sets import open_data
+from mh_edge.quantization.data.sources import Given
+from mh_edge.quantization.judging.gate import EXAMPLES, Gate
+from mh_edge.quantization.judging.judge import Metric, judge, load_metric
+from mh_edge.quantization.judging.verdict import Verdict
 from mh_edge.runtimes.base import Session
 from mh_edge.verification.reference import Arrays, Reference, Refused
 from mh_edge.verification.report import Candidate

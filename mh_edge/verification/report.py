@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mh_edge.errors import NotEqualError
 
 if TYPE_CHECKING:
-    from mh_edge.quantization.gate import Gate
-    from mh_edge.quantization.verdict import Verdict
+    from mh_edge.quantization.judging.gate import Gate
+    from mh_edge.quantization.judging.verdict import Verdict
 
 
 def number(value: float) -> float | str:

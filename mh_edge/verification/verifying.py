@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import keras
 
     from mh_edge.program import Program
-    from mh_edge.quantization.gate import Gate
-    from mh_edge.quantization.judging import Metric
-    from mh_edge.quantization.sources import Given
+    from mh_edge.quantization.data.sources import Given
+    from mh_edge.quantization.judging.gate import Gate
+    from mh_edge.quantization.judging.judge import Metric
     from mh_edge.verification.gated import Gated
 
 Arrays = Mapping[str, np.ndarray]

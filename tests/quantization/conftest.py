@@ -33,7 +33,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Artifact]
     h = MultiHead([layers.Conv1D(16, size, padding="same") for size in (1, 3, 5)], name="wide")(h)
     y = layers.Dense(CLASSES, activation="softmax", name="classes")(layers.Flatten()(h))
     folder = tmp_path_factory.mktemp("exported")
-    made = mh_edge.export(keras.Model([x, valid], y), folder, formats=("onnx", "tflite"), verify=False, name="small")
+    model = keras.Model([x, valid], y, name="small")  # its name is in those of TFLite tensors
+    made = mh_edge.export(model, folder, formats=("onnx", "tflite"), verify=False)
     return {artifact.format: inspect(artifact.path) for artifact in made.artifacts}
 
 

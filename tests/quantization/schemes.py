@@ -14,7 +14,7 @@ import onnxruntime
 
 from mh_edge.artifact import file_sha256
 from mh_edge.inspection import inspect
-from mh_edge.quantization.onnxmodel import nodes
+from mh_edge.quantization.onnx.model import nodes
 from mh_edge.quantization.scheme import Options, Quantized, find_scheme
 from tests.quantization.models import Case
 

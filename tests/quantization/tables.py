@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mh_edge.quantization.data import Batch, Data
+from mh_edge.quantization.data.sets import Batch, Data
 from mh_edge.runtimes.base import Scale, Session
 from mh_edge.signature import Dim, Signature, Tensor
 

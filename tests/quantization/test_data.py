@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mh_edge.errors import InputError
-from mh_edge.quantization.data import Batch, Data, Given, open_data, random_data
+from mh_edge.quantization.data.sets import Batch, Data, Given, open_data, random_data
 from mh_edge.signature import Domain, Signature, Tensor
 
 ROWS = 70
@@ -107,7 +107,7 @@ def test_a_fixed_batch_is_filled_and_the_filled_rows_are_not_counted(
 def test_rows_of_blocks_smaller_than_a_batch_are_joined(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arrays: dict[str, np.ndarray]
 ) -> None:
-    monkeypatch.setattr("mh_edge.quantization.sources.BLOCK", 5 * 24)  # five samples of x
+    monkeypatch.setattr("mh_edge.quantization.data.sources.BLOCK", 5 * 24)  # five samples of x
     data = open_masked(write("compressed", tmp_path, arrays))
     assert [batch.count for batch in data.batches()] == [32, 32, 6]
     assert np.array_equal(joined(data)["x"], arrays["x"])
@@ -315,7 +315,7 @@ MOST_GROWTH = 100 * 2**20
 READS = """
 import sys
 from pathlib import Path
-from mh_edge.quantization.data import open_data
+from mh_edge.quantization.data.sets import open_data
 from mh_edge.signature import Signature, Tensor
 
 def peak():

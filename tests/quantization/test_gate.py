@@ -7,8 +7,8 @@ import math
 import pytest
 
 from mh_edge.errors import InputError, UsageError
-from mh_edge.quantization.gate import Gate
-from mh_edge.quantization.verdict import Change, Verdict
+from mh_edge.quantization.judging.gate import Gate
+from mh_edge.quantization.judging.verdict import Change, Verdict
 
 
 def verdict(*, agreement: float | None = None, sqnr: float = 40.0, not_finite: int = 0, **figures: object) -> Verdict:

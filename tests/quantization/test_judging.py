@@ -12,10 +12,10 @@ import pytest
 
 from mh_edge.errors import InputError
 from mh_edge.jsontext import dumps
-from mh_edge.quantization.data import Data
-from mh_edge.quantization.judging import Metric, judge, load_metric
-from mh_edge.quantization.measures import Spread
-from mh_edge.quantization.verdict import Change, Verdict
+from mh_edge.quantization.data.sets import Data
+from mh_edge.quantization.judging.judge import Metric, judge, load_metric
+from mh_edge.quantization.judging.measures import Spread
+from mh_edge.quantization.judging.verdict import Change, Verdict
 from mh_edge.runtimes import open_session
 from mh_edge.runtimes.base import Scale
 from quantization.tables import Table, samples
@@ -283,7 +283,7 @@ def test_a_tflite_file_with_integer_inputs_and_outputs(tmp_path: Path) -> None:
             converter.inference_input_type = converter.inference_output_type = tf.int8
         paths[name] = tmp_path / f"{name}.tflite"
         paths[name].write_bytes(converter.convert())
-    from mh_edge.quantization.data import open_data
+    from mh_edge.quantization.data.sets import open_data
 
     with open_session(paths["float"], threads=1) as session, open_session(paths["int8"], threads=1) as quantized:
         assert [tensor.dtype for tensor in (*quantized.signature.inputs, *quantized.signature.outputs)] == ["int8"] * 2

@@ -10,8 +10,8 @@ import pytest
 
 from mh_edge.errors import InputError
 from mh_edge.machine import SQUARE_ONNX, SQUARE_TFLITE
-from mh_edge.quantization import latency
-from mh_edge.quantization.latency import LEAST_NOISE, Latency, compare_latency
+from mh_edge.quantization.judging import latency
+from mh_edge.quantization.judging.latency import LEAST_NOISE, Latency, compare_latency
 from mh_edge.runtimes import open_session
 from mh_edge.runtimes.cpu import CpuSession
 from quantization.tables import Table

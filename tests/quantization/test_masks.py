@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from mh_edge.quantization import calibration, masks
-from mh_edge.quantization.masks import MARGIN
-from mh_edge.quantization.onnxmodel import load
+from mh_edge.quantization.onnx import calibration, masks
+from mh_edge.quantization.onnx.masks import MARGIN
+from mh_edge.quantization.onnx.model import load
+from mh_edge.quantization.onnx.taming import tame
 from mh_edge.quantization.scheme import Range
-from mh_edge.quantization.taming import tame
 from tests.quantization.attentions import DIM, MASKS, TIME, Builder, batches, decomposed, feeds, run
 
 KINDS = {

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mh_edge.errors import ConversionError
-from mh_edge.quantization.onnxmodel import sort
+from mh_edge.quantization.onnx.model import sort
 from mh_edge.quantization.scheme import Options
 from tests.quantization import models
 from tests.quantization.schemes import apply, hashes_in_other_processes, run

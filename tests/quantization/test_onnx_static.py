@@ -21,8 +21,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from mh_edge.artifact import Artifact
 from mh_edge.errors import ConversionError, InputError
 from mh_edge.inspection import inspect
-from mh_edge.quantization import calibration
-from mh_edge.quantization.onnxmodel import load
+from mh_edge.quantization.onnx import calibration
+from mh_edge.quantization.onnx.model import load
 from mh_edge.quantization.scheme import Options, Range, find_scheme
 from tests.quantization.attentions import (
     DIM,
@@ -94,7 +94,7 @@ def test_the_plain_quantizer_is_badly_wrong_on_the_same_file(tmp_path: Path) -> 
 
 def test_a_mask_left_at_its_size_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """16 bits alone do not save the scores beside -1e9."""
-    import mh_edge.quantization.taming as taming
+    import mh_edge.quantization.onnx.taming as taming
 
     source, data = decomposed("minus_1e9", tmp_path / "m.onnx"), feeds(50, seed=2)
     monkeypatch.setattr(taming, "find", lambda *_: [])

@@ -11,7 +11,7 @@ from onnx import helper
 
 from mh_edge.errors import InputError
 from mh_edge.inspection import inspect
-from mh_edge.quantization import onnxmodel
+from mh_edge.quantization.onnx import model as onnxmodel
 from mh_edge.quantization.scheme import Options, find_scheme
 from tests.quantization import models
 from tests.quantization.schemes import apply, run

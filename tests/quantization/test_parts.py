@@ -12,9 +12,10 @@ from onnx import helper, numpy_helper
 
 from mh_edge.artifact import Artifact
 from mh_edge.inspection import inspect
-from mh_edge.quantization import litert, onnxmodel
-from mh_edge.quantization.parts import REST, Part, parts, rewrite, weights
+from mh_edge.quantization.auto.parts import REST, Part, parts, rewrite, weights
+from mh_edge.quantization.onnx import model as onnxmodel
 from mh_edge.quantization.scheme import belongs
+from mh_edge.quantization.tflite import model as litert
 from mh_edge.runtimes import open_session
 
 FORMATS = ("onnx", "tflite")
@@ -58,7 +59,7 @@ def test_layers_of_a_tflite_file(exported: Mapping[str, Artifact]) -> None:
     found = by_layer(parts(exported["tflite"]))
     assert {"embed", "attention", "wide", "classes"} <= found.keys()
     assert found["embed"].weights == 8 * 64
-    assert found["embed"].operations == ("functional_1/embed_1/mh_edge.Dense/MatMul1",)
+    assert found["embed"].operations == ("small_1/embed_1/mh_edge.Dense/MatMul1",)
     apart = [part for part in parts(exported["tflite"]) if "/heads_1/mh_edge.MultiHead/" in part.name]
     assert [part.weights for part in apart] == [64 * 3 * 4 + 4] * 2
 

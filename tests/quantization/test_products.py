@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from mh_edge.errors import InputError
-from mh_edge.quantization.products import as_gemms
+from mh_edge.quantization.onnx.products import as_gemms
 
 SUMMATION = 2e-5
 """Of the greatest output: Gemm starts from the bias, MatMul ends with it; float32 has 7 digits, a chain has 10 sums."""

@@ -14,7 +14,7 @@ import mh_edge
 from mh_edge.artifact import Artifact, manifest_path, read_manifest
 from mh_edge.errors import InputError, NotEqualError, UsageError
 from mh_edge.quantization import GateError, Options
-from mh_edge.quantization.parts import parts
+from mh_edge.quantization.auto.parts import parts
 from mh_edge.quantization.scheme import schemes_for
 from mh_edge.runtimes import open_session
 from tests.test_startup import KERAS, imported

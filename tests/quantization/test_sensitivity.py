@@ -12,13 +12,13 @@ import pytest
 from mh_edge.artifact import Artifact
 from mh_edge.errors import ConversionError
 from mh_edge.progress import Progress
-from mh_edge.quantization import sensitivity as module
-from mh_edge.quantization.data import Batch, open_data
-from mh_edge.quantization.measuring import Measure
-from mh_edge.quantization.parts import Share, Weight, parts, rewrite, weights
+from mh_edge.quantization.auto import sensitivity as module
+from mh_edge.quantization.auto.parts import Share, Weight, parts, rewrite, weights
+from mh_edge.quantization.auto.sensitivity import beginning, keeping, sensitivity
+from mh_edge.quantization.data.sets import Batch, open_data
+from mh_edge.quantization.judging.measuring import Measure
+from mh_edge.quantization.judging.verdict import Verdict
 from mh_edge.quantization.scheme import Options, Quantized, Ranges, Scheme, belongs
-from mh_edge.quantization.sensitivity import beginning, keeping, sensitivity
-from mh_edge.quantization.verdict import Verdict
 
 HARM = {"classes": 0.2, "embed": 0.002, "heads/Conv": 0.02}
 """Factor by which the fake scheme gets the weights of a layer wrong."""

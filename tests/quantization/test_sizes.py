@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.passes.common import ShapeInferencePass
 
-from mh_edge.quantization.sizes import Sizes, sizes_of
+from mh_edge.quantization.onnx.sizes import Sizes, sizes_of
 
 X = ("b", "t", 8)
 

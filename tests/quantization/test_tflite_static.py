@@ -19,9 +19,9 @@ from mh_edge.artifact import Artifact
 from mh_edge.errors import InputError, UsageError
 from mh_edge.inspection import inspect
 from mh_edge.layers import SeqWeightedAttention
-from mh_edge.quantization import litert
-from mh_edge.quantization.litert_rewriting import rewrite
 from mh_edge.quantization.scheme import Options, Quantized, Ranges, find_scheme
+from mh_edge.quantization.tflite import model as litert
+from mh_edge.quantization.tflite.rewriting import rewrite
 from tests.to_tflite.conversion import convert, operations
 
 TIME, DIM = 8, 16

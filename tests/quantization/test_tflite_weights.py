@@ -16,11 +16,11 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from mh_edge.artifact import Artifact, file_sha256
 from mh_edge.errors import ConversionError, InputError, UsageError
 from mh_edge.inspection import inspect
-from mh_edge.quantization import litert
-from mh_edge.quantization.litert_weights import MASKING, Recipe, by_recipe, weights
 from mh_edge.quantization.scheme import Options, Quantized, find_scheme
-from mh_edge.quantization.schemes.tflite.fp16 import SHARED, UNFIT
-from mh_edge.quantization.schemes.tflite.int4 import CLIPPING
+from mh_edge.quantization.tflite import model as litert
+from mh_edge.quantization.tflite.schemes.fp16 import SHARED, UNFIT
+from mh_edge.quantization.tflite.schemes.int4 import CLIPPING
+from mh_edge.quantization.tflite.weights import MASKING, Recipe, by_recipe, weights
 
 KERNELS = (OpResolverType.AUTO, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN_REF)
 

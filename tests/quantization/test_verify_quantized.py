@@ -16,7 +16,7 @@ from artifacts import affine_onnx
 from mh_edge.artifact import Manifest, file_sha256
 from mh_edge.cli import main
 from mh_edge.errors import InputError, NotEqualError, UsageError
-from mh_edge.quantization.gate import Gate
+from mh_edge.quantization.judging.gate import Gate
 from mh_edge.runtimes import open_session
 
 RNG = np.random.default_rng(0)

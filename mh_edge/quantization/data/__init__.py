@@ -1,0 +1,1 @@
+"""Calibration and evaluation data in every form, read batch by batch."""

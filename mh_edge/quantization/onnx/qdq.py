@@ -1,0 +1,198 @@
+"""Calibrated quantization of ONNX graphs: QuantizeLinear and DequantizeLinear around what is to run in integers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mh_edge.packages import require
+from mh_edge.quantization.onnx import model as onnxmodel
+from mh_edge.quantization.onnx.model import drop_unused, nodes, restore
+from mh_edge.quantization.scheme import Range, RangeChange
+
+if TYPE_CHECKING:
+    import onnx
+
+MATRIX_RANK = 2
+
+LEAST_OPSET = 13
+"""From here DequantizeLinear has a scale per channel."""
+
+OUTPUT = "/float"
+"""Ending of what a graph's output was before it was rounded."""
+
+SHORT = {
+    "_QuantizeLinear_Input": OUTPUT,
+    "_QuantizeLinear_Output": "/q",
+    "_QuantizeLinear": "/q",
+    "_DequantizeLinear_Output": "/dq",
+    "_DequantizeLinear": "/dq",
+    "_zero_point": "/zero",
+    "_scale": "/scale",
+    "_quantized": "/int",
+}
+"""Endings that onnxruntime.quantization gives names, and ours: they are a tenth of a small quantized model."""
+
+
+def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the types of its inner tensors, by which the quantizer goes, and an opset that has scales per
+    channel.
+    """
+    onnx = require("onnx", "quantize", "static quantization")
+    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), LEAST_OPSET)
+    if opset < LEAST_OPSET:
+        model = onnx.version_converter.convert_version(model, LEAST_OPSET)
+    known = onnxmodel.inferred(model)  # by what the rewriting knew: not all of it can be inferred again
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(known.values())
+    return model
+
+
+def quantize(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    chosen: Collection[str],
+    *,
+    activations: str,
+    weights: str = "QInt8",
+    per_channel: bool,
+    float_results: Collection[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> onnx.ModelProto:
+    """The model with the operations `chosen` (by name) in integers: weights and activations of the types named
+    (QInt8, QUInt8, QUInt16), activations by their ranges.
+
+    float_results: types of operations whose results are left as they come. options: more of
+    onnxruntime.quantization's extra options.
+    """
+    calibrate = require("onnxruntime.quantization.calibrate", "quantize", "static quantization")
+    quantization = require("onnxruntime.quantization", "quantize", "static quantization")
+    seen = {
+        name: calibrate.TensorData(lowest=np.float32(found.low), highest=np.float32(found.high))
+        for name, found in ranges.items()
+    }
+    more = dict(options or {})
+    overrides = more.pop("TensorQuantOverrides", {})
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it speaks of preprocessing, on the root logger
+    try:
+        quantizer = quantization.QDQQuantizer(
+            model,
+            per_channel,
+            False,  # reduce_range: only for processors without VNNI, at half the resolution
+            quantization.QuantType[weights],
+            quantization.QuantType[activations],
+            calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, seen),
+            sorted(chosen),
+            [],
+            sorted({node.op_type for node in model.graph.node}),
+            {
+                "OpTypesToExcludeOutputQuantization": sorted(float_results),
+                **more,
+                "TensorQuantOverrides": _stacked(model, quantization.QuantType[weights]) | dict(overrides),
+            },
+        )
+        result: onnx.ModelProto = quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    finally:
+        logging.disable(level)
+    if float_results:
+        _spare(result, chosen, float_results)
+    _trim(result, model)
+    return result
+
+
+def _stacked(model: onnx.ModelProto, weight_type: Any) -> dict[str, list[dict[str, Any]]]:
+    """Matrices in stacks, (heads, K, N), get one scale: ONNX Runtime loads a file that has one for each column, and
+    then fails to run it.
+    """
+    constants = onnxmodel.weights(model)
+    products = [node.input[1] for node in model.graph.node if node.op_type == "MatMul"]
+    stacks = sorted({name for name in products if name in constants and len(constants[name].dims) != MATRIX_RANK})
+    return {name: [{"quant_type": weight_type}] for name in stacks}
+
+
+def _spare(model: onnx.ModelProto, chosen: Collection[str], float_results: Collection[str]) -> None:
+    """Give operations that stay float the numbers before they were rounded, where there are such: the quantizer hands
+    the rounded ones to every reader, residual sums included.
+    """
+    names = frozenset(chosen)
+    integers = {
+        name
+        for node in model.graph.node
+        if node.name in names and node.op_type not in float_results
+        for name in node.output
+    }
+    rounded = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    exact = {
+        node.output[0]: rounded[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and rounded.get(node.input[0], "") not in {"", *integers}
+    }
+    # A result of the model has its name behind the rounding; let it have it before.
+    swapped: dict[str, str] = {}
+    for name in exact.keys() & {result.name for result in model.graph.output}:
+        swapped |= {exact[name]: name, name: f"{name}_DequantizeLinear_Output"}
+    for node in model.graph.node:
+        rounds = node.name in names or node.op_type == "QuantizeLinear"
+        renamed = swapped if rounds else {name: exact[name] for name in exact if name not in swapped}
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [swapped.get(name, name) for name in node.output]
+
+
+def _trim(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
+    """Drop what the quantizer leaves over: shapes that it inferred, constants held twice, long names.
+
+    Zero points of zero stay, though a file could go without: ONNX Runtime then no longer joins a product with its
+    DequantizeLinear, and is three times slower.
+    """
+    from onnx import numpy_helper
+
+    restore(model, source, "")
+    given = {value.name for value in (*source.graph.input, *source.graph.output, *source.graph.initializer)}
+    given.update(name for node in nodes(source) for name in (*node.input, *node.output))
+    operations = {node.name for node in nodes(source)}
+    held: dict[tuple[object, ...], str] = {}
+    names: dict[str, str] = {}
+    for tensor in model.graph.initializer:
+        if tensor.name not in given:
+            content = (tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
+            names[tensor.name] = held.setdefault(content, _shortened(tensor.name, given))
+            tensor.name = names[tensor.name] if names[tensor.name] == _shortened(tensor.name, given) else ""
+    for index in reversed(range(len(model.graph.initializer))):
+        if not model.graph.initializer[index].name:
+            del model.graph.initializer[index]
+    for node in model.graph.node:
+        node.input[:] = [names.get(name) or _shortened(name, given) for name in node.input]
+        node.output[:] = [_shortened(name, given) for name in node.output]
+        node.name = _shortened(node.name, operations)
+    drop_unused(model)
+
+
+def _shortened(name: str, given: Collection[str]) -> str:
+    """The name with a short ending, where it is none of those given and becomes none of them."""
+    end = next((end for end in SHORT if name.endswith(end)), "")
+    wanted = name.removesuffix(end) + SHORT.get(end, "")
+    return name if name in given or wanted in given else wanted
+
+
+def changes(model: onnx.ModelProto, ranges: Mapping[str, Range], why: Mapping[str, str]) -> tuple[RangeChange, ...]:
+    """What became of the calibrated ranges in a quantized model. why: a reason by tensor, where there was one.
+
+    An integer stands for 0 exactly, so that a range is moved by up to half a step.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    after = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
+            limits = np.iinfo(zero.dtype)
+            low, high = (float(scale) * (limit - int(zero)) for limit in (limits.min, limits.max))
+            name = node.input[0]
+            after[name if name in ranges else name.removesuffix(OUTPUT)] = Range(low, high)
+    return tuple(RangeChange(name, seen, after.get(name), why.get(name, "")) for name, seen in ranges.items())

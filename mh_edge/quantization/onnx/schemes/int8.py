@@ -1,0 +1,131 @@
+"""int8: products in 8-bit integers, each activation by the range that it has on calibration data.
+
+    y = sx · sw · Σ (qx − zx) · qw + bias,    x ≈ sx · (qx − zx) by the range of x, w ≈ sw · qw by that of its channel
+
+What enters a product is rounded; what leaves it is float, and so are the sums, the normalizations, the softmax and the
+mask between products: rounding them costs accuracy, and ONNX Runtime gains nothing by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mh_edge.artifact import Artifact
+from mh_edge.quantization.onnx import calibration, masks, qdq
+from mh_edge.quantization.onnx.model import TOO_SMALL, Weighted, load, nodes, nothing_to_quantize, saver, tiny, weighted
+from mh_edge.quantization.onnx.products import as_gemms
+from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
+
+if TYPE_CHECKING:
+    import onnx
+
+SLOTS = {"MatMul": 1, "Gemm": 1, "Conv": 1, "Gather": 0}
+"""Which input of an operation is its weight."""
+
+FLOAT_RESULTS = ("MatMul", "Gemm")
+"""ONNX Runtime has kernels for these from integers to float; a convolution gives integers."""
+
+FOLLOWING = frozenset(("Clip", "Flatten", "MaxPool", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+"""Behind a convolution these work on its integers; Relu and Clip become the range that it ends in."""
+
+FLOAT_ONLY = {
+    "ConvTranspose": "ONNX Runtime computes it in float from dequantized weights: 1.3 to 1.4 times as slow",
+    "LSTM": "ONNX Runtime has no LSTM for calibrated ranges; the scheme int8-dynamic quantizes its weights",
+    "GRU": "ONNX Runtime has no GRU in integers",
+    "RNN": "ONNX Runtime has no RNN in integers",
+}
+
+INNER = "it lies in the body of a Loop, Scan or If, which are not quantized"
+UNKNOWN = "ONNX's shape inference does not know the type of what it takes or gives, so that no range could be seen"
+SCORES = "the softmax tells apart what differs by less than an integer's step"
+MASKED = "the mask's range would leave the scores a few of 255 steps"
+BOTH_COMPUTED = "a product of two activations, no weight: integers cost accuracy here and were not faster"
+
+
+def opened(source: Artifact) -> onnx.ModelProto:
+    """The model with its products as Gemm."""
+    return qdq.prepared(as_gemms(load(source)))
+
+
+def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ranges:
+    """The ranges of what enters and leaves products with weights, and of the scores of attentions."""
+    model = opened(source)
+    products = [one.node for one in weighted(model, SLOTS)]
+    tensors = {name for node in (*products, *_following(model, products)) for name in _rounded(node)}
+    for softmax in masks.find(model):
+        tensors.update((*softmax.tensors, *(mask.operand for mask in softmax.masks)))
+    return calibration.observe(model, tensors, batches)
+
+
+@scheme("onnx", "int8", calibrate=observe, options=("per_channel", "keep_float"))
+def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
+    """Weights and what enters products in 8-bit integers, activations by ranges seen on calibration data."""
+    model = opened(source)
+    found = weighted(model, SLOTS)
+    kept = _kept(model, found, ranges, options)
+    chosen = [one.node for one in found if one.node.name not in kept]
+    if not chosen:
+        raise nothing_to_quantize(source, "int8", "product, convolution or table", kept)
+    result = qdq.quantize(
+        model,
+        ranges,
+        [node.name for node in (*chosen, *_following(model, chosen))],
+        activations="QUInt8",
+        per_channel=options.per_channel,
+        float_results=FLOAT_RESULTS,
+    )
+    left = {name: kept[one.node.name] for one in found if one.node.name in kept for name in _rounded(one.node)}
+    for name in {name for node in chosen for name in _rounded(node)} & left.keys():
+        del left[name]  # another product reads it in integers
+    return Quantized(
+        saver(result),
+        ranges=qdq.changes(result, ranges, left | kept),
+        kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
+    )
+
+
+def _rounded(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The activations that go through an integer type around an operation."""
+    if node.op_type == "Gather":  # its results are numbers of the table, rounded already
+        return ()
+    return tuple(node.input[:1]) if node.op_type in FLOAT_RESULTS else (node.input[0], node.output[0])
+
+
+def _following(model: onnx.ModelProto, products: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The operations that go on in the integers of a convolution."""
+    integers = {node.output[0] for node in products if node.op_type == "Conv"}
+    found = []
+    for node in model.graph.node:
+        if node.op_type in FOLLOWING and node.input[0] in integers:
+            integers.add(node.output[0])
+            found.append(node)
+    return found
+
+
+def _kept(model: onnx.ModelProto, found: list[Weighted], ranges: Ranges, options: Options) -> dict[str, str]:
+    """Operation or tensor -> why it stays in float. found: the operations with weights."""
+    small, outermost = tiny(found), {node.name for node in model.graph.node}
+    kept = {}
+    for one in found:
+        if belongs(one.node.name, options.keep_float):
+            kept[one.node.name] = "named by keep_float"
+        elif one.node.name in small:
+            kept[one.node.name] = TOO_SMALL
+        elif one.node.name not in outermost:
+            kept[one.node.name] = INNER
+        elif any(name not in ranges for name in _rounded(one.node)):
+            kept[one.node.name] = UNKNOWN
+    for softmax in masks.find(model, ranges):
+        made_by = f"{softmax.rule}: " if softmax.rule else ""
+        kept |= dict.fromkeys(softmax.tensors, made_by + SCORES)
+        kept |= {name: made_by + MASKED for step in softmax.masks for name in (step.operand, step.tensor)}
+    weights = {one.node.name for one in found}
+    for node in nodes(model):
+        if node.op_type in FLOAT_ONLY:
+            kept[node.name] = FLOAT_ONLY[node.op_type]
+        elif node.op_type == "MatMul" and node.name not in weights:
+            kept[node.name] = BOTH_COMPUTED
+    for node in masks.fused(model):
+        kept[node.name] = "one operation with its scores, mask and softmax inside, which has no integer form"
+    return kept

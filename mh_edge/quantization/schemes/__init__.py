@@ -1,1 +1,0 @@
-"""One scheme per file: schemes/<format>/<name>.py, found because it lies there."""

@@ -1,0 +1,1 @@
+"""Quantizing .tflite files, on litert-quantizer: the flatbuffer, its masks, and the schemes."""

@@ -1,0 +1,153 @@
+"""Rewriting a float TFLite model so that litert-quantizer can take all of it; what it computes stays the same.
+
+    CAST of booleans to floats                    ->  SELECT_V2(b, 1, 0)
+    exp(x − max x) / (Σ exp(x − max x) + 1e-7)    ->  SOFTMAX(x)        (the sum is 1 at least: 1e-7 is lost in it)
+    one number −10000 for several masks           ->  one each, so that each mask gets a range of its own
+
+Tensors keep their names, so that ranges seen on the file stay good for it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from mh_edge.quantization.tflite.masks import MASK_LEVEL
+from mh_edge.quantization.tflite.model import Operation, add_constant, constant, operations, schema
+
+ROUNDING = 1e-6
+"""What is added to a sum of at least 1 and not greater changes a 32-bit quotient by its last bits only."""
+
+
+def rewrite(model: Any) -> tuple[str, ...]:
+    """Rewrite in place -> the tensors that are 0 or 1 by a SELECT_V2 now."""
+    _join_softmax(model)
+    _separate_mask_numbers(model)
+    return _choose_booleans(model)
+
+
+def _choose_booleans(model: Any) -> tuple[str, ...]:
+    names = schema()
+    graph = model.subgraphs[0]
+    casts = [
+        one
+        for one in operations(model)
+        if one.graph == 0
+        and one.kind == "CAST"
+        and graph.tensors[one.inputs[0]].type == names.TensorType.BOOL
+        and graph.tensors[one.outputs[0]].type == names.TensorType.FLOAT32
+    ]
+    if casts:
+        one_and_zero = [_number(model, value) for value in (1.0, 0.0)]
+    for cast in casts:
+        operator = graph.operators[cast.index]
+        operator.opcodeIndex = _code(model, names.BuiltinOperator.SELECT_V2)
+        operator.inputs = [cast.inputs[0], *one_and_zero]
+        operator.builtinOptionsType = names.BuiltinOptions.SelectV2Options
+        operator.builtinOptions = names.SelectV2OptionsT()
+    return tuple(cast.name for cast in casts)
+
+
+def _join_softmax(model: Any) -> None:
+    """DIV(EXP(SUB(x, REDUCE_MAX(x))), ADD(SUM(the same EXP), small)), both over the last axis."""
+    names = schema()
+    graph = model.subgraphs[0]
+    main = [one for one in operations(model) if one.graph == 0]
+    maker = {made: one for one in main for made in one.outputs}
+    gone: set[int] = set()
+
+    def made_by(kind: str, tensor: int) -> Operation | None:
+        one = maker.get(tensor)
+        return one if one is not None and one.kind == kind else None
+
+    for quotient in main:
+        if quotient.kind != "DIV" or (exponential := made_by("EXP", quotient.inputs[0])) is None:
+            continue
+        total = quotient.inputs[1]
+        padded = made_by("ADD", total)
+        if padded is not None:
+            added = [index for index in padded.inputs if _at_most(model, index, ROUNDING)]
+            total = next((index for index in padded.inputs if index not in added), total) if added else total
+        summed, difference = made_by("SUM", total), made_by("SUB", exponential.inputs[0])
+        if summed is None or difference is None or summed.inputs[0] != exponential.outputs[0]:
+            continue
+        greatest = made_by("REDUCE_MAX", difference.inputs[1])
+        if greatest is None or greatest.inputs[0] != difference.inputs[0]:
+            continue
+        if not all(_over_last(model, one) for one in (summed, greatest)):
+            continue
+        operator = graph.operators[quotient.index]
+        operator.opcodeIndex = _code(model, names.BuiltinOperator.SOFTMAX)
+        operator.inputs = [difference.inputs[0]]
+        operator.builtinOptionsType = names.BuiltinOptions.SoftmaxOptions
+        operator.builtinOptions = names.SoftmaxOptionsT()
+        operator.builtinOptions.beta = 1.0
+        gone |= {one.index for one in (exponential, padded, summed, difference, greatest) if one is not None}
+    if gone:
+        _drop_unused(graph, gone)
+
+
+def _separate_mask_numbers(model: Any) -> None:
+    tensors = model.subgraphs[0].tensors
+    taken: set[int] = set()
+    for one in operations(model):
+        for place, index in enumerate(one.inputs if one.graph == 0 else ()):
+            values = None if index < 0 else constant(model, index)
+            if values is None or values.size != 1 or abs(values.item()) < MASK_LEVEL:
+                continue
+            if index in taken:
+                tensors.append(copy.copy(tensors[index]))
+                tensors[-1].name = f"{one.name}/mask_{place}".encode()
+                model.subgraphs[0].operators[one.index].inputs[place] = len(tensors) - 1
+            taken.add(index)
+
+
+def _drop_unused(graph: Any, candidates: set[int]) -> None:
+    """Take out those operations whose results nothing reads any more."""
+    shrinking = True
+    while shrinking:
+        read = {int(tensor) for one in graph.operators for tensor in one.inputs} | {int(one) for one in graph.outputs}
+        dead = {index for index in candidates if not read & {int(made) for made in graph.operators[index].outputs}}
+        graph.operators = [one for index, one in enumerate(graph.operators) if index not in dead]
+        candidates = {index - sum(gone < index for gone in dead) for index in candidates - dead}
+        shrinking = bool(dead)
+
+
+def _over_last(model: Any, reduction: Operation) -> bool:
+    graph = model.subgraphs[0]
+    rank = len(graph.tensors[reduction.inputs[0]].shape)
+    axes = np.frombuffer(model.buffers[graph.tensors[reduction.inputs[1]].buffer].data, np.int32)
+    return bool(graph.operators[reduction.index].builtinOptions.keepDims) and axes.tolist() in ([-1], [rank - 1])
+
+
+def _at_most(model: Any, tensor: int, limit: float) -> bool:
+    values = constant(model, tensor)
+    return values is not None and bool(np.abs(values).max() <= limit)
+
+
+def _number(model: Any, value: float) -> int:
+    """A new constant of rank 0 -> its index."""
+    tensor = schema().TensorT()
+    tensor.name = f"mh_edge.quantize/{value:g}".encode()
+    tensor.type = schema().TensorType.FLOAT32
+    tensor.shape = []
+    tensor.buffer = add_constant(model, np.array(value, np.float32))
+    model.subgraphs[0].tensors.append(tensor)
+    return len(model.subgraphs[0].tensors) - 1
+
+
+def _code(model: Any, number: int) -> int:
+    """The index of an operation's code, added where the file has none."""
+    for index, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
+            return index
+    code = schema().OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, LAST_OLD_CODE), 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+LAST_OLD_CODE = 127
+"""Greater codes do not fit the first field, where this stands for them."""
