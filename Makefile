@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two processes of TensorFlow fit into 8 GB; more of them only where there is room.
 WORKERS ?= 2
 
-.PHONY: demo test lint types imports tests format readme coverage generated bench bench-scale clean
+.PHONY: demo test lint types imports tests format readme coverage generated bench bench-quantization bench-scale clean
 
 demo: .venv/local
 	$(BIN)/python examples/00_digits/digits.py
@@ -41,12 +41,16 @@ coverage: .venv/dev
 generated: .venv/dev
 	$(BIN)/python tests/generated/run.py --models 300 --output tests/generated/results.md
 
-# An hour, on a machine that does nothing else, in an environment of their own (PyTorch takes 5 GB).
+# An hour (quantization: a quarter), on a machine that does nothing else, in an environment of their own (PyTorch takes
+# 5 GB).
 BENCH := PYTHONPATH=tests .venv-bench/bin/python -m benchmarks
 
 bench: .venv-bench/ready
 	$(BENCH).speed prepare --jobs $(WORKERS)
 	$(BENCH).speed time
+
+bench-quantization: .venv-bench/ready
+	$(BENCH).quantization --output tests/benchmarks/results/quantization.md
 
 bench-scale: .venv-bench/ready
 	$(BENCH).scale --output tests/benchmarks/results/scale.md
