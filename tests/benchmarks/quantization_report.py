@@ -34,9 +34,10 @@ mean over the training seeds; **change** in percentage points, the mean, and the
 float output, and **SQNR**, each of the worst seed. **size**: bytes / bytes of our float file. **latency**: time / time
 of our float file, 1 thread, at 1, 8 and 32 samples a call (TFLite files take one): CPU time, 20th percentile, all
 files of a model in turn in one process, with the 95 % interval over processes and seeds. `float, again` is the same
-float file once more: what the measurement itself is worth. `float, products as Gemm` is what our ONNX schemes start from,
-without integers: it tells their part of the speed from that of rewriting the graph. A tool that fails is shown with what it says. The entropy
-of `quantize_static` has 128 bins for 128 steps, so that it tries the whole range alone: its files are min-max's."""
+float file once more: what the measurement itself is worth. `float, products as Gemm` is what our ONNX schemes start
+from, without integers: it tells their part of the speed from that of rewriting the graph. A tool that fails is shown
+with what it says. The entropy of `quantize_static` has 128 bins for 128 steps, so that it tries the whole range alone:
+its files are min-max's."""
 
 
 @dataclass(frozen=True)
