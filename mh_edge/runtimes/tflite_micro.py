@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mh_edge.errors import InputError
+from mh_edge.errors import InputError, UnavailableError
 from mh_edge.flatbuffer import read_tables
 from mh_edge.packages import require
 from mh_edge.runtimes.base import Scale, Session, first_line
@@ -34,6 +35,38 @@ Too little must not be tried here, see micro_arena.
 NODE = re.compile(r"Node (\w+) \(number \d+\) failed")
 UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)'|custom op[^']*'([^']+)'")
 
+LOCATED = re.compile(r"^\S+\.(cc|h):\d+ ")
+"""Where in TFLite Micro's own source a check failed."""
+
+
+@dataclass(frozen=True)
+class Arena:
+    """bytes: the memory that TFLite Micro needs for a file; None when it does not run it, or cannot be asked. reason:
+    why, as a sentence that does not name the file; empty when it runs.
+    """
+
+    bytes: int | None
+    reason: str = ""
+
+
+class MicroError(InputError):
+    """TFLite Micro does not run a file; `reason` is a sentence that does not name it."""
+
+    def __init__(self, path: Path, reason: str, hint: str) -> None:
+        super().__init__(f"{str(path)!r} does not run: {reason}", hint)
+        self.reason = reason
+
+
+def arena(path: Path) -> Arena:
+    """Whether TFLite Micro runs a .tflite file, and in how much memory. Raises InputError for a damaged file."""
+    try:
+        with MicroSession(path) as session:
+            return Arena(session.arena_bytes)
+    except MicroError as error:
+        return Arena(None, error.reason)
+    except UnavailableError as error:
+        return Arena(None, str(error))
+
 
 class MicroSession(Session):
     """A .tflite file in the TFLite Micro interpreter. Its sizes are fixed: a file with free ones is refused."""
@@ -45,9 +78,10 @@ class MicroSession(Session):
         signature = read_tables(self.path, self._module.schema_fb).signature
         for tensor in signature.inputs:
             if any(isinstance(dim, str) for dim in tensor.shape):
-                raise InputError(
-                    f"input {tensor.name!r} of {self.path} has the free shape ({', '.join(map(str, tensor.shape))}); "
-                    f"{self.runtime} needs fixed sizes.",
+                raise MicroError(
+                    self.path,
+                    f"{self.runtime} needs fixed sizes, and the input {tensor.name!r} has the free shape "
+                    f"({', '.join(map(str, tensor.shape))}).",
                     "Export it with --batch 1 and --sequence N (or --dim NAME=N).",
                 )
         self._content = self.path.read_bytes()
@@ -66,7 +100,7 @@ class MicroSession(Session):
             return list(range(len(graph.inputs))), list(range(len(graph.outputs)))
         definition = model.signatureDefs[0]
         if definition.subgraphIndex != 0:
-            raise InputError(f"the signature of {self.path} is not that of its main graph.")
+            raise MicroError(self.path, f"{self.runtime} runs the main graph, and the signature is of another.", "")
 
         def places(of: Sequence[Any], among: Sequence[int]) -> list[int]:
             return [list(among).index(one.tensorIndex) for one in of]
@@ -83,15 +117,20 @@ class MicroSession(Session):
                 failed = error
         raise self._unreadable("".join(said)) from failed
 
-    def _unreadable(self, said: str) -> InputError:
+    def _unreadable(self, said: str) -> MicroError:
         if unknown := UNKNOWN.search(said):
-            return InputError(
-                f"{self.runtime} has no operation {unknown[1] or unknown[2]}, which {self.path} needs.",
+            return MicroError(
+                self.path,
+                f"{self.runtime} has no operation {unknown[1] or unknown[2]}.",
                 "Build the model without the layer that needs it, or run it in LiteRT.",
             )
         node = NODE.search(said)
-        return InputError(
-            f"{self.runtime} cannot run {self.path}: {f'{node[1]}: ' if node else ''}{first_line(said)}",
+        why = LOCATED.sub("", first_line(said)).rstrip(".")
+        return MicroError(
+            self.path,
+            f"{self.runtime} does not take its {node[1]}: {why}."
+            if node
+            else f"{self.runtime} does not take it: {why}.",
             "It takes float files and full-integer ones (the scheme int8).",
         )
 
@@ -107,7 +146,7 @@ class MicroSession(Session):
         program = [sys.executable, "-P", measure, str(self.path), str(self._enough)]
         done = subprocess.run(program, capture_output=True, text=True, check=False)  # noqa: S603 - our own file
         if done.returncode:
-            raise InputError(f"the arena of {self.path} cannot be measured: {first_line(done.stderr)}")
+            raise MicroError(self.path, f"its arena cannot be measured: {first_line(done.stderr)}", "")
         return int(done.stdout)
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

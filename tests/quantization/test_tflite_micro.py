@@ -13,7 +13,7 @@ import tensorflow as tf
 from mh_edge.errors import InputError, UnavailableError
 from mh_edge.quantization.scheme import Options, find_scheme
 from mh_edge.runtimes.litert import LiteRtSession
-from mh_edge.runtimes.tflite_micro import MicroSession
+from mh_edge.runtimes.tflite_micro import Arena, MicroSession, arena
 from tests.quantization.test_tflite_weights import written
 
 pytest.importorskip("tflite_micro")
@@ -99,12 +99,30 @@ def test_what_it_cannot_run(exported, tmp_path, capfd):
     assert "needs fixed sizes" in refused(free.path)
     find_scheme("tflite", "int4").quantize(exported["tflite"], {}, Options()).save(tmp_path / "q.tflite")
     refusal = refused(tmp_path / "q.tflite")
-    assert "q.tflite: FULLY_CONNECTED: " in refusal
+    assert "does not take its FULLY_CONNECTED: " in refusal
     assert "float files and full-integer ones" in refusal
     (tmp_path / "cut.tflite").write_bytes(exported["tflite"].path.read_bytes()[:5000])
     assert "truncated or damaged" in refused(tmp_path / "cut.tflite")
     printed = capfd.readouterr()
     assert "GELU" not in printed.out + printed.err
+
+
+def test_the_arena_or_a_sentence_why_there_is_none(exported, full, tmp_path, monkeypatch):
+    with MicroSession(full) as session:
+        assert arena(full) == Arena(session.arena_bytes)
+    gelu = written(lambda x: tf.nn.gelu(x), [tf.TensorSpec((1, 4), name="x")], tmp_path / "gelu.tflite")
+    assert arena(gelu.path) == Arena(None, "TFLite Micro has no operation GELU.")
+    free = written(lambda x: x + 1, [tf.TensorSpec((None, 4), name="x")], tmp_path / "free.tflite")
+    sizes = "TFLite Micro needs fixed sizes, and the input 'x' has the free shape (x_dim_0, 4)."
+    assert arena(free.path) == Arena(None, sizes)
+    find_scheme("tflite", "int4").quantize(exported["tflite"], {}, Options()).save(tmp_path / "q.tflite")
+    found = arena(tmp_path / "q.tflite")
+    assert found.bytes is None
+    assert found.reason.startswith("TFLite Micro does not take its FULLY_CONNECTED: ")
+    assert ".cc:" not in found.reason
+    assert "q.tflite" not in found.reason
+    monkeypatch.setitem(sys.modules, "tflite_micro", None)
+    assert "mh-edge[micro]" in arena(full).reason
 
 
 def test_feeds_are_checked(exported, samples):
