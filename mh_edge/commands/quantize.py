@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,11 +43,11 @@ DATA = "an .npz, a folder of .npy or .npz, or package.module:function that yield
 @click.option(
     "--metric",
     metavar="MODULE:FUNCTION",
-    help="function(outputs, labels) -> a number per sample, in place of the share of right answers.",
+    help="function(outputs, labels) -> a number per sample, higher is better, in place of the share of right answers.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder. Default: NAME.SCHEME.onnx.")
 @click.option("--per-tensor", is_flag=True, help="One scale for a whole weight, not one for each output channel.")
-@click.option("--block-size", type=int, help="Weights that share a scale under int4. Default: 32.")
+@click.option("--block-size", type=int, help="Weights that share a scale (.onnx, int4). Default: 32.")
 @click.option("--integer-io", is_flag=True, help="Integer inputs and outputs too (.tflite, int8 and int16x8).")
 @click.option("--keep-float", multiple=True, metavar="LAYER", help="Leave a layer in float; may be repeated.")
 @click.option(
@@ -85,15 +86,7 @@ def quantize(
     the loss is measured on the calibration data, which flatters, and the report says so.
     """
     from mh_edge.quantization import GateError, quantize
-    from mh_edge.quantization.scheme import Options
 
-    usual = Options()
-    options = Options(
-        per_channel=not per_tensor,
-        block_size=usual.block_size if block_size is None else block_size,
-        integer_io=integer_io,
-        keep_float=keep_float,
-    )
     if scheme is None and recipe is None:
         raise UsageError("neither a scheme nor a recipe was given.", "Name one: --scheme int8, or --scheme auto.")
     failed: GateError | None = None
@@ -107,7 +100,10 @@ def quantize(
             max_drop=max_drop,
             min_speedup=min_speedup,
             metric=metric,
-            options=None if options == usual else options,
+            per_channel=not per_tensor,
+            block_size=block_size,
+            integer_io=integer_io,
+            keep_float=keep_float,
             recipe=recipe,
             batch=batch,
             threads=threads,
@@ -134,24 +130,35 @@ def show(console: Console, result: Quantization) -> None:
     if result.ladder is not None:
         tried(console, result.ladder)
         console.print()
-    rows = [*_size(result), *_latency(found), *_answers(found), *_errors(found)]
-    tables.show(console, ("", "float", result.made, "change"), rows)
-    console.print(f"\nmeasured on {found.on}")
-    for note in (*result.notes, *found.notes, *filter(None, [found.latency_words])):
+    if found is None:
+        console.print("made again from its recipe; not measured (--evaluation tells what it lost)")
+    else:
+        rows = [*_size(result, found), *_latency(found), *_answers(found), *_errors(found)]
+        tables.show(console, ("", "float", result.made, "change"), rows)
+        console.print(f"\nmeasured on {found.on}")
+    for note in (*result.notes, *(() if found is None else _words(found))):
         console.print(note)
     if result.arena_bytes is not None:
         console.print(f"TFLite Micro runs it in an arena of {tables.human_bytes(result.arena_bytes)}")
-    if result.kept_float:
-        console.print(f"{len(result.kept_float)} tensors or operations stayed in float; --explain tells why")
+    if count := len(result.kept_float):
+        console.print(f"stayed in float: {count} tensor{'s' if count > 1 else ''} or operations (--explain tells why)")
     if written is not None:
         console.print(f"written: {written.path}")
 
 
-def _size(result: Quantization) -> list[tuple[str, str, str, str]]:
-    if result.artifact is None:
-        return [("size", tables.human_bytes(result.source.bytes), "", f"×{result.verdict.size_ratio:.2f}")]
-    sizes = tables.human_bytes(result.source.bytes), tables.human_bytes(result.artifact.bytes)
-    return [("size", *sizes, f"×{result.verdict.size_ratio:.2f}")]
+def _words(found: Verdict) -> Iterator[str]:
+    yield from found.notes
+    if found.latency_words:
+        yield found.latency_words
+    if found.size_ratio is not None and found.size_ratio >= 1:
+        yield "It is NO SMALLER than the float file: scales and what stayed in float outweigh what was won."
+
+
+def _size(result: Quantization, found: Verdict) -> list[tuple[str, str, str, str]]:
+    if found.size_ratio is None:
+        return []
+    after = round(result.source.bytes * found.size_ratio)
+    return [("size", tables.human_bytes(result.source.bytes), tables.human_bytes(after), f"×{found.size_ratio:.2f}")]
 
 
 def _latency(found: Verdict) -> list[tuple[str, str, str, str]]:
@@ -181,7 +188,7 @@ def _errors(found: Verdict) -> list[tuple[str, str, str, str]]:
     for name, change in found.outputs.items():
         of = f" of {name}" if several else ""
         rows.append((f"signal to noise{of}", "", f"{change.sqnr_db:.1f} dB", ""))
-        figures = f"{change.mean_error_std:.2%} / {change.max_error_std:.1%}"
+        figures = f"{tables.percent(change.mean_error_std)} / {tables.percent(change.max_error_std)}"
         rows.append((f"error{of}, mean / max", "", figures, "of the float output's standard deviation"))
     return rows
 
@@ -190,6 +197,11 @@ def tried(console: Console, ladder: Ladder) -> None:
     """What `auto` tried: the Pareto table, and by scheme what each layer and head loses when it alone is quantized."""
     heads = ("tried", "accuracy", "same answer", "signal to noise", "size", "latency", "Pareto", "")
     tables.show(console, heads, [_step(step, step is ladder.best) for step in ladder.steps])
+    for step in ladder.steps:
+        if step.failed:
+            console.print(f"{step.label}: {'; '.join(step.failed)}")
+        elif step is ladder.best and step.kept:
+            console.print(f"{step.label}: {', '.join(step.kept)}")
     for scheme, ranked in ladder.sensitivities.items():
         console.print()
         harms = (f"{scheme} here alone", "signal to noise", "same answer", "error (of std)", "saves")
@@ -215,7 +227,7 @@ def _step(step: Step, best: bool) -> tuple[str, ...]:
 
 def _harm(one: Sensitivity) -> tuple[str, ...]:
     saved = tables.human_bytes(one.bytes)
-    return one.name, f"{one.sqnr_db:.1f} dB", _share(one.top1_agreement), f"{one.error_std:.3%}", saved
+    return one.name, f"{one.sqnr_db:.1f} dB", _share(one.top1_agreement), tables.percent(one.error_std), saved
 
 
 def _share(value: float | None) -> str:

@@ -66,6 +66,8 @@ def verdict(verified: Mapping[str, Any] | None) -> str:
 def loss(quantized: Mapping[str, Any]) -> str:
     """One line on what a quantization lost."""
     found, gate = quantized["metrics"], quantized["gate"]
+    if found is None:
+        return f"{quantized['scheme']}: made from a recipe, not measured"
     accuracy, agreement = found["accuracy"], found["top1_agreement"]
     parts = [
         "" if accuracy is None else f"accuracy {accuracy:.2%} (float {found['accuracy_float']:.2%})",
@@ -84,6 +86,11 @@ def proof_notes(verified: Mapping[str, Any] | None) -> tuple[str, ...]:
 def shown_scale(value: float | str) -> str:
     """How large outputs get, beside which an error is large or small."""
     return f"{value:.2g}" if isinstance(value, float | int) else value
+
+
+def percent(value: float) -> str:
+    """0.00012 -> "0.012%": two digits of what is small, one decimal of what is not."""
+    return f"{100 * value:.2g}%" if abs(value) < 0.1 else f"{value:.1%}"
 
 
 def number(value: float | int | str | None) -> str:

@@ -38,14 +38,15 @@ INTEGER_OPS = frozenset(
 )  # fmt: skip
 """Operations that float files do not have."""
 
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+
 RANDOM = "random"
 
 EVALUATION = "Give --evaluation with samples that were used neither for training nor for calibration."
 
-HINTS: Mapping[str, str] = {
-    AUTO: "Allow more with --max-drop, ask for less with --min-speedup, or calibrate on more samples.",
-    "": "--scheme auto keeps the layers that lose most in float; --keep-float LAYER does it by hand.",
-}
+LOST = "--scheme auto keeps the layers that lose most in float; --keep-float LAYER does it by hand."
+SLOW = "Another scheme may be faster; --scheme auto tries them."
+NONE_PASSES = "Allow more with --max-drop, or ask for less with --min-speedup."
 """What to do when a gate is not passed."""
 
 
@@ -56,15 +57,18 @@ class Asked:
     gate: Gate | None
     min_speedup: float | None
 
-    def failed(self, verdict: Verdict, slower: str) -> tuple[str, ...]:
-        """A sentence for each gate that the verdict does not pass. slower: what the file is called when it is."""
-        sentences = []
-        if self.gate is not None and (lost := self.gate.judge(verdict)) is not None:
-            sentences.append(lost)
+    def lost(self, verdict: Verdict | None) -> str | None:
+        """What the gate says against the verdict."""
+        return None if self.gate is None or verdict is None else self.gate.judge(verdict)
+
+    def failed(self, verdict: Verdict) -> tuple[str, ...]:
+        """A sentence for each gate that the verdict does not pass."""
+        lost = self.lost(verdict)
+        sentences = [] if lost is None else [lost]
         if self.min_speedup is not None and verdict.latency_ratio is not None:
             speedup = 1 / verdict.latency_ratio
             if speedup < self.min_speedup:
-                sentences.append(f"{slower} is {speedup:.2f} times as fast as float; asked for: {self.min_speedup:g}")
+                sentences.append(f"it is {speedup:.2f} times as fast as float; asked for: {self.min_speedup:g}")
         return tuple(sentences)
 
 
@@ -79,7 +83,10 @@ def quantize(
     max_drop: str | Gate | None = None,
     min_speedup: float | None = None,
     metric: str | Metric | None = None,
-    options: Options | None = None,
+    per_channel: bool = True,
+    block_size: int | None = None,
+    integer_io: bool = False,
+    keep_float: str | Sequence[str] = (),
     recipe: str | Path | Recipe | None = None,
     batch: int = 1,
     threads: int = 1,
@@ -95,9 +102,10 @@ def quantize(
     that yields feeds (mh_edge.quantization.data.sets); calibration may be "random". Without evaluation the verdict is
     taken on the calibration data, or else on generated feeds, and says so. max_drop: "1%", points of accuracy (without
     labels, of top-1 agreement), or "30dB", the least SQNR. min_speedup: float's time / quantized time. metric:
-    "package.module:function" or a function (outputs, labels) -> a number per sample. options: see Options. recipe: of
-    an earlier quantization, instead of a scheme and options. batch: samples a call where latency is measured, with
-    `threads`; timed=False leaves that out. seed: of the generated feeds.
+    "package.module:function" or a function (outputs, labels) -> a number per sample, higher is better. per_channel,
+    block_size, integer_io, keep_float: see Options. recipe: of an earlier quantization, instead of a scheme and its
+    options; without data nothing is measured then. batch: samples a call where latency is measured, with `threads`;
+    timed=False leaves that out. seed: of the generated feeds.
 
     Raises UsageError for options that make no sense together, InputError for a file or data that cannot be used,
     ConversionError when the scheme cannot take this model, GateError (a NotEqualError, with all figures) when a gate is
@@ -105,23 +113,31 @@ def quantize(
     """
     tell = progress or silent
     path = Path(artifact)
+    _refuse_models(path)
     source = inspect(path)
     _refuse_quantized(source)
     if recipe is not None and not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
-    name, options = _wanted(scheme, options, recipe, source)
+    given = Options(
+        per_channel=per_channel,
+        block_size=Options().block_size if block_size is None else block_size,
+        integer_io=integer_io,
+        keep_float=(keep_float,) if isinstance(keep_float, str) else tuple(keep_float),
+    )
+    name, options = _wanted(scheme, given, recipe, source)
     _refuse_strangers(options.keep_float, source)
     asked = _asked(max_drop, min_speedup, evaluation is not None, name, timed)
     folder, target = _target(source, output, name)
     metric = load_metric(metric) if isinstance(metric, str) else metric
     calibrating = _opened(calibration, source, "calibration", seed)
     evaluating = _opened(evaluation, source, "evaluation", seed)
+    repeated = recipe is not None and evaluating is calibrating is None
     measure = Measure(_evaluated(evaluating, calibrating, source, seed), metric, batch, threads if timed else None)
     with staged(folder) as staging:
         if name == AUTO:
             ladder = climb(source, options, calibrating, measure, asked, staging.path, tell)
             if ladder.best is None:
-                raise GateError(_unreached(source, ladder, asked), HINTS[AUTO])
+                raise GateError(_unreached(source, ladder, asked), NONE_PASSES)
             made_by, verdict = ladder.best.recipe, ladder.best.verdict
             notes: tuple[str, ...] = ()
         else:
@@ -136,7 +152,7 @@ def quantize(
             made = make(found, source, made_by.ranges, made_by.options, staging.path / target)
             manifest = _manifest(source, made, made_by)
             manifest.write(made.path)  # its session options act where it is run
-        if verdict is None:
+        if verdict is None and not repeated:
             verdict = measure.verdicts(source, {name: made.path}, tell)[name]
         outcome = Quantization(
             source=source,
@@ -146,15 +162,15 @@ def quantize(
             verdict=verdict,
             gate=asked.gate,
             min_speedup=asked.min_speedup,
-            failed=asked.failed(verdict, made_by.scheme),
+            failed=() if verdict is None else asked.failed(verdict),
             ranges=made.quantized.ranges,
             kept_float=made.quantized.kept_float,
-            notes=notes + made.quantized.notes + _no_smaller(verdict),
+            notes=notes + made.quantized.notes,
             arena_bytes=_arena(made),
             ladder=ladder,
         )
         if outcome.failed:
-            raise GateError(outcome, HINTS.get(name, HINTS[""]))
+            raise GateError(outcome, SLOW if asked.lost(verdict) is None else LOST)
         with system_errors_named(folder):
             replace(manifest, quantized=_recorded(outcome)).write(made.path)
         written = [*(file.name for file in made.data), target, manifest_path(Path(target)).name]
@@ -177,17 +193,23 @@ def _refuse_quantized(source: Artifact) -> None:
         )
 
 
-def _wanted(
-    scheme: str | None, options: Options | None, recipe: Recipe | None, source: Artifact
-) -> tuple[str, Options]:
+def _refuse_models(path: Path) -> None:
+    if path.suffix.lower() in MODEL_SUFFIXES:
+        raise UsageError(
+            f"{path} is a Keras model, and what is quantized is an .onnx or .tflite file.",
+            f"Export it first: mh-edge export {path} --to onnx --to tflite.",
+        )
+
+
+def _wanted(scheme: str | None, options: Options, recipe: Recipe | None, source: Artifact) -> tuple[str, Options]:
     """The scheme's name and its options, from the recipe or as they were given."""
     if recipe is None:
         if scheme is None:
             raise UsageError("no scheme was named.", f"Known for .{source.format} files are {_known(source.format)}.")
         if scheme != AUTO:
             find_scheme(source.format, scheme)  # wrong usage is said before anything is read
-        return scheme, options or Options()
-    if scheme is not None or options is not None:
+        return scheme, options
+    if scheme is not None or options != Options():
         raise UsageError("a recipe names the scheme and its options already.", "Give either --recipe or --scheme.")
     recipe.fits(source)  # of the same format, else it raises
     return recipe.scheme, recipe.options
@@ -255,11 +277,8 @@ def _evaluated(evaluating: Data | None, calibrating: Data | None, source: Artifa
     if evaluating is not None:
         return replace(evaluating, label=f"the evaluation data {evaluating.label}")
     if calibrating is not None:
-        return replace(
-            calibrating, label=f"the CALIBRATION data {calibrating.label}, which flatters: give --evaluation"
-        )
-    generated = random_data(source.signature, seed=seed)
-    return replace(generated, label=f"{generated.label} (--evaluation takes real data)")
+        return replace(calibrating, label=f"the CALIBRATION data {calibrating.label}, which flatters")
+    return random_data(source.signature, seed=seed)
 
 
 def _ranges(
@@ -309,10 +328,14 @@ def _recorded(outcome: Quantization) -> dict[str, Any]:
     """
     return {
         "scheme": outcome.made,
-        "metrics": {key: value for key, value in outcome.verdict.to_json().items() if not key.startswith("latency")},
+        "metrics": None if outcome.verdict is None else _untimed(outcome.verdict.to_json()),
         "gate": None if outcome.gate is None else outcome.gate.to_json(),
         "kept_float": [asdict(kept) for kept in outcome.kept_float],
     }
+
+
+def _untimed(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metrics.items() if not key.startswith("latency")}
 
 
 def _unreached(source: Artifact, ladder: Ladder, asked: Asked) -> Quantization:
@@ -329,12 +352,6 @@ def _unreached(source: Artifact, ladder: Ladder, asked: Asked) -> Quantization:
         failed=nearest.failed,
         ladder=ladder,
     )
-
-
-def _no_smaller(verdict: Verdict) -> tuple[str, ...]:
-    if verdict.size_ratio is None or verdict.size_ratio < 1:
-        return ()
-    return ("It is NO SMALLER than the float file: what weighs most stayed in float (--explain tells why).",)
 
 
 def _arena(made: Made) -> int | None:

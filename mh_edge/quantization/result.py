@@ -20,17 +20,17 @@ class Quantization:
     """The outcome of `mh_edge.quantize`.
 
     source: the float file. scheme: as it was asked for; made: the scheme of the file written (another one after
-    "auto"). artifact: what was written; None when a gate was not passed. verdict: float against quantized. gate,
-    min_speedup: what it had to pass; failed: the sentences about what it did not. ranges, kept_float: what `--explain`
-    prints. arena_bytes: memory that TFLite Micro needs for it, None where it does not run there or that was not tried.
-    ladder: what "auto" tried.
+    "auto"). artifact: what was written; None when a gate was not passed. verdict: float against quantized; None when a
+    recipe was repeated without data. gate, min_speedup: what it had to pass; failed: the sentences about what it did
+    not. ranges, kept_float: what `--explain` prints. arena_bytes: memory that TFLite Micro needs for it, None where it
+    does not run there or that was not tried. ladder: what "auto" tried.
     """
 
     source: Artifact
     scheme: str
     made: str
     artifact: Artifact | None
-    verdict: Verdict
+    verdict: Verdict | None
     gate: Gate | None = None
     min_speedup: float | None = None
     failed: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Quantization:
             "scheme": self.scheme,
             "made": self.made,
             "artifact": None if self.artifact is None else self.artifact.to_json(),
-            "metrics": self.verdict.to_json(),
+            "metrics": None if self.verdict is None else self.verdict.to_json(),
             "gate": None if self.gate is None else self.gate.to_json(),
             "min_speedup": self.min_speedup,
             "passed": not self.failed,

@@ -70,6 +70,15 @@ class Options:
     keep_float: tuple[str, ...] = ()
 
 
+FLAGS: Mapping[str, str] = {
+    "per_channel": "--per-tensor (per_channel=False)",
+    "block_size": "--block-size (block_size=)",
+    "integer_io": "--integer-io (integer_io=True)",
+    "keep_float": "--keep-float (keep_float=)",
+}
+"""How each option is given, on the command line and in Python."""
+
+
 @dataclass(frozen=True)
 class RangeChange:
     """The range that a tensor had on the calibration data, and the range it is quantized with. after: None when it
@@ -130,9 +139,10 @@ class Scheme:
         usual = Options()
         for name, value in vars(options).items():
             if value != vars(usual)[name] and name not in self.options:
+                known = ", ".join(FLAGS[option] for option in self.options)
                 raise UsageError(
-                    f"the scheme {self.name} for {self.format} has no option {name} (given: {value!r}).",
-                    f"It has: {', '.join(self.options) or 'none'}.",
+                    f"the scheme {self.name} of .{self.format} files takes no {FLAGS[name]}.",
+                    f"It takes {known}." if known else "It takes no options.",
                 )
 
 
@@ -171,7 +181,7 @@ def find_scheme(format: str, name: str) -> Scheme:
         elsewhere = [other for other in HOMES if other != format and name in schemes_for(other)]
         also = f" {name} is a scheme of .{elsewhere[0]} files." if elsewhere else ""
         raise UsageError(
-            f"there is no scheme {name!r} for an .{format} file.", f"Known are {', '.join(known)}, {AUTO}.{also}"
+            f"there is no scheme {name!r} for .{format} files.", f"Known are {', '.join(known)}, {AUTO}.{also}"
         )
     return known[name]
 

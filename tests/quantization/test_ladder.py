@@ -201,7 +201,7 @@ def test_a_file_that_is_neither_smaller_nor_faster_is_not_chosen(
     given(monkeypatch, Scheme("onnx", "fp16", harmful(HARM), None, ()))
     found = climbed(exported["onnx"], data, data, tmp_path, 1.0, shrunk=0.9)
     assert found.best is None
-    assert found.nearest.failed == ("fp16 is neither smaller nor faster than float",)
+    assert found.nearest.failed == ("it is neither smaller nor faster than float",)
 
 
 def test_an_option_that_no_scheme_reads_is_refused(

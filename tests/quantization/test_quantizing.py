@@ -13,7 +13,7 @@ import pytest
 import mh_edge
 from mh_edge.artifact import Artifact, manifest_path, read_manifest
 from mh_edge.errors import InputError, NotEqualError, UsageError
-from mh_edge.quantization import GateError, Options
+from mh_edge.quantization import GateError
 from mh_edge.quantization.auto.parts import parts
 from mh_edge.quantization.scheme import schemes_for
 from mh_edge.runtimes import open_session
@@ -58,11 +58,12 @@ def test_the_manifest_is_a_recipe_that_gives_the_same_bytes_without_data(
     source: Path, scheme: str, samples: Arrays, tmp_path: Path
 ) -> None:
     (embed,) = (part.name for part in parts(mh_edge.inspect(source)) if "embed" in part.name)
-    options = Options(keep_float=(embed,))
-    first = mh_edge.quantize(source, scheme=scheme, calibration=samples, options=options, timed=False).artifact
+    first = mh_edge.quantize(source, scheme=scheme, calibration=samples, keep_float=embed, timed=False).artifact
     assert first is not None
     again = tmp_path / "again"
-    second = mh_edge.quantize(source, again, recipe=manifest_path(first.path), evaluation=samples, timed=False).artifact
+    repeated = mh_edge.quantize(source, again, recipe=manifest_path(first.path))
+    second = repeated.artifact
+    assert repeated.verdict is None
     assert second is not None
     assert second.path.read_bytes() == first.path.read_bytes()
     other = mh_edge.quantize(source, again, scheme=scheme, calibration=samples, timed=False).artifact
@@ -141,8 +142,8 @@ def test_what_the_verdict_was_taken_on_is_said(source: Path, samples: Arrays) ->
         ({"min_speedup": 1.1}, "cannot be judged without timing"),
         ({"output": "other.tflite"}, "no .onnx file"),
         ({"output": "small.onnx"}, "the float file itself"),
-        ({"scheme": "int8-dynamic", "options": Options(integer_io=True)}, "no option integer_io"),
-        ({"options": Options(keep_float=("nonsense",))}, "called 'nonsense'.*Its layers are embed, attention"),
+        ({"scheme": "int8-dynamic", "integer_io": True}, "takes no --integer-io"),
+        ({"keep_float": "nonsense"}, "called 'nonsense'.*Its layers are embed, attention"),
     ],
 )
 def test_wrong_usage_is_a_sentence(

@@ -165,9 +165,6 @@ class _Bench:
     def judged(self, files: Mapping[str, Path]) -> dict[str, Verdict]:
         return replace(self.measure, threads=None).verdicts(self.source, files, self.tell)
 
-    def lost(self, verdict: Verdict, scheme: str) -> tuple[str, ...]:
-        return self.asked.failed(verdict, scheme)
-
     def finished(self, tried: Sequence[_Tried]) -> list[Step]:
         """The steps with their times and what they fail at."""
         files = {str(number): one.path for number, one in enumerate(tried)}
@@ -178,8 +175,8 @@ class _Bench:
             recipe = Recipe.of(one.scheme, self.source, one.options, one.ranges)
             step = Step(recipe, one.kept, one.of, verdict)
             useless = _size(verdict) >= 1 and _time(verdict) >= 1
-            sentence = (f"{step.label} is neither smaller nor faster than float",) if useless else ()
-            steps.append(replace(step, failed=self.lost(verdict, step.label) + sentence))
+            sentence = ("it is neither smaller nor faster than float",) if useless else ()
+            steps.append(replace(step, failed=self.asked.failed(verdict) + sentence))
         return steps
 
 
@@ -209,7 +206,7 @@ def _whole(bench: _Bench, options: Options, calibration: Data | None) -> tuple[l
         raise ConversionError(f"no scheme takes this model: {'; '.join(notes) or 'none is known'}.")
     verdicts = bench.judged({name: path for name, (_, _, path) in made.items()})
     tried = [
-        _Tried(scheme, own, ranges[scheme.calibrate], (), 0, path, verdicts[name], bench.lost(verdicts[name], name))
+        _Tried(scheme, own, ranges[scheme.calibrate], (), 0, path, verdicts[name], bench.asked.failed(verdicts[name]))
         for name, (scheme, own, path) in made.items()
     ]
     return tried, tuple(notes)
@@ -228,7 +225,7 @@ def _bisected(bench: _Bench, whole: _Tried, ranked: Sequence[Sensitivity]) -> li
         bench.tell(f"{whole.scheme.name}: {kept} of {len(ranked)} layers in float")
         path = bench.made(whole.scheme, whole.ranges, options)
         verdict = bench.judged({"": path})[""]
-        lost = bench.lost(verdict, whole.scheme.name)
+        lost = bench.asked.failed(verdict)
         names = tuple(part.name for part in parts)
         trials.append(_Tried(whole.scheme, options, whole.ranges, names, len(ranked), path, verdict, lost))
         fails, passes = (kept, passes) if lost else (fails, kept)
