@@ -126,11 +126,10 @@ class MicroSession(Session):
             )
         node = NODE.search(said)
         why = LOCATED.sub("", first_line(said)).rstrip(".")
+        what = f"its {node[1]}" if node else "it"
         return MicroError(
             self.path,
-            f"{self.runtime} does not take its {node[1]}: {why}."
-            if node
-            else f"{self.runtime} does not take it: {why}.",
+            f"{self.runtime} does not take {what}: {why}.",
             "It takes float files and full-integer ones (the scheme int8).",
         )
 

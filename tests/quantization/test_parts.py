@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import mh_edge
 from mh_edge.artifact import Artifact
+from mh_edge.errors import UsageError
 from mh_edge.inspection import inspect
-from mh_edge.quantization.auto.parts import REST, Part, parts, rewrite, weights
+from mh_edge.layers import MultiHead, MultiHeadAttention
+from mh_edge.quantization.auto.parts import REST, Part, parts, resolved, rewrite, weights
 from mh_edge.quantization.onnx import model as onnxmodel
 from mh_edge.quantization.scheme import belongs
 from mh_edge.quantization.tflite import model as litert
@@ -29,8 +33,7 @@ def selected(source: Artifact, part: Part) -> list[str]:
 
 
 def by_layer(found: tuple[Part, ...]) -> dict[str, Part]:
-    """By the layer's own name: the TFLite converter puts the model's name before it and a number behind it."""
-    return {part.name.rpartition("/")[2].removesuffix("_1"): part for part in found}
+    return {part.name: part for part in found}
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -60,8 +63,49 @@ def test_layers_of_a_tflite_file(exported: Mapping[str, Artifact]) -> None:
     assert {"embed", "attention", "wide", "classes"} <= found.keys()
     assert found["embed"].weights == 8 * 64
     assert found["embed"].operations == ("small_1/embed_1/mh_edge.Dense/MatMul1",)
-    apart = [part for part in parts(exported["tflite"]) if "/heads_1/mh_edge.MultiHead/" in part.name]
-    assert [part.weights for part in apart] == [64 * 3 * 4 + 4] * 2
+    assert [found[name].weights for name in ("heads/conv1d", "heads/conv1d_1")] == [64 * 3 * 4 + 4] * 2
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_of_users_become_names_that_the_schemes_know(exported: Mapping[str, Artifact], format: str) -> None:
+    source = exported[format]
+    found = by_layer(parts(source))
+    names = ["embed", "wide", "attention"]
+    assert resolved((), source) == ()
+    if format == "onnx":
+        assert resolved(names, source) == tuple(names)
+    else:
+        for name in names:
+            of_layer = found[name].operations
+            assert resolved([name], source) == of_layer
+            assert resolved([f"{name}_1"], source) == resolved([f"small_1/{name}_1"], source) == of_layer
+            assert resolved(of_layer, source) == of_layer
+        apart = [found[f"heads/{head}"].operations for head in ("conv1d", "conv1d_1")]
+        assert resolved(["heads/conv1d_1"], source) == apart[1]
+        assert set(resolved(["heads"], source)) > {*apart[0], *apart[1]}
+    with pytest.raises(UsageError, match="is called 'nonsense'.*Its layers are .*embed"):
+        resolved(["nonsense", "embed"], source)
+
+
+def test_a_product_that_bears_the_next_layers_name_is_kept_with_its_own_layer(exported: Mapping[str, Artifact]) -> None:
+    """The converter fuses a reshape of the next layer into it; the weight says whose it is."""
+    source = exported["tflite"]
+    products = [one for one in litert.operations(litert.read(source.path)) if one.kind == "FULLY_CONNECTED"]
+    (stranger,) = (one.name for one in products if one.belongs(["small_1/heads_1"]))
+    assert stranger in resolved(["attention"], source)
+    assert stranger not in resolved(["heads"], source)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_recurrent_layer_is_one_part(masked: bool, tmp_path: Path) -> None:
+    """Unrolled, each step is a product with the same weight; with a mask, all steps are a loop."""
+    x = keras.Input((4, 8), name="x")
+    h = keras.layers.Masking()(x) if masked else x
+    h = keras.layers.Flatten()(MultiHead(keras.layers.LSTM(5), layer_num=3, name="heads")(h))
+    y = keras.layers.Dense(1, name="value")(h)
+    made = mh_edge.export(keras.Model(x, y), tmp_path, formats=("tflite",), verify=False)
+    found = by_layer(parts(inspect(made.artifacts[0].path)))
+    assert [name for name, part in found.items() if part.weights > 1] == ["heads", "value"]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -163,3 +207,4 @@ def test_a_fused_operation_is_of_the_layer_named_most_often() -> None:
     assert fused.belongs(["m/mha"])
     assert fused.belongs([fused.name])
     assert not fused.belongs(["m/dense"])
+    assert litert.own_names("m/embedding/GatherV2;") == ["m/embedding/GatherV2"]

@@ -1,10 +1,12 @@
 """The parts of a float file that can be quantized or left in float each on its own: its layers.
 
 In files of ours an operation is named `<layer path>/<operation>` (.onnx) or `<layer path>/mh_edge.<rule>/<operation>`
-(.tflite, by the tensor it makes); PyTorch and Keras name theirs `<layer path>/<operation>` too. A product without a
-path is a part of its own. The heads of a MultiHead that stand as operations side by side are parts of their own as
-well. Heads of attention, and heads that were merged into one wide operation, are columns of one weight: an operation is
-quantized whole or not at all, so those can be measured (`Part.heads`) but not kept in float one by one.
+(.tflite, by the tensor it makes); PyTorch and Keras name theirs `<layer path>/<operation>` too. The TFLite converter
+puts the model before each path and a number behind each name of it, `model_1/dense_1`, which a part's name leaves out.
+A product without a path is a part of its own. The heads of a MultiHead that stand as operations side by side are parts of
+their own as well; in .tflite files they have paths of their own. Heads of attention, and heads that were merged into one wide operation, are columns of one
+weight: an operation is quantized whole or not at all, so those can be measured (`Part.heads`) but not kept in float one
+by one.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mh_edge.artifact import Artifact
+from mh_edge.errors import UsageError
 from mh_edge.inspection import RULE_KEY
 from mh_edge.quantization.onnx import model as onnxmodel
 from mh_edge.quantization.scheme import belongs
@@ -33,6 +36,7 @@ _REPEATED = re.compile(r"/\d+$")
 """What `onnxmodel.load` adds to the second operation of a name."""
 _MARKED = re.compile(r"^(.+)/mh_edge\.(\w+)/")
 """The path and the rule of the innermost marked layer in the name of a TFLite tensor."""
+_MARK = "mh_edge."
 _NUMBERED = re.compile(r"_\d+$")
 """What the TFLite converter adds to the name of a layer."""
 _MERGED = re.compile(r"^(\d+) .*heads? as one")
@@ -58,7 +62,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Part:
-    """A layer. operations: their names in the file. names: what `Options.keep_float` has to say to select exactly them.
+    """A layer. name: the layer's own. operations: their names in the file. names: what `Options.keep_float` has to say to select exactly them.
     weights: how many numbers they hold. heads: for each head that is some columns of its weights, those.
     """
 
@@ -81,7 +85,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class _Operation:
-    """layer: its path, "" without one. rule: of ours. heads: how many it cuts its input into, as far as it says so.
+    """layer: its path in the file, "" without one. rule: of ours. heads: how many it cuts its input into, as far as it says so.
     constants: how many numbers it holds. weights: its constants that are matrices.
     """
 
@@ -97,25 +101,51 @@ def parts(source: Artifact) -> tuple[Part, ...]:
     """The layers of a float file, in the order of their first operations; what belongs to no layer comes last, as one
     part.
     """
-    onnx = source.format == "onnx"
-    operations = list(_onnx(onnxmodel.load(source)) if onnx else _tflite(litert.read(source.path)))
+    operations = _operations(source)
+    titles = _titles(operations, source.format)
     products = Counter(operation.layer for operation in operations if operation.weights)
     grouped: dict[str, list[_Operation]] = {}
     for operation in operations:
-        grouped.setdefault(_part_of(operation, products), []).append(operation)
+        heads = source.format == "onnx" and operation.rule == "MultiHead" and products[operation.layer] > 1
+        alone = operation.name if operation.weights else REST
+        grouped.setdefault(alone if heads or operation.layer not in titles else operation.layer, []).append(operation)
     merged = {choice.layer: int(found[1]) for choice in source.choices if (found := _MERGED.match(choice.choice))}
     every = [operation.name for operation in operations]
     made = [
         Part(
-            name=name,
+            name=title,
             operations=tuple(operation.name for operation in group),
             names=_selecting(name, [operation.name for operation in group], every),
             weights=sum(operation.constants for operation in group),
-            heads=_heads(group, merged.get(name) or merged.get(_NUMBERED.sub("", name.rpartition("/")[2]), 0)),
+            heads=_heads(group, merged.get(title) or merged.get(title.rpartition("/")[2], 0)),
         )
         for name, group in grouped.items()
+        for title in [titles.get(name, name)]
     ]
     return tuple(sorted(made, key=lambda part: part.name == REST))
+
+
+def resolved(names: Sequence[str], source: Artifact) -> tuple[str, ...]:
+    """What `Options.keep_float` has to say to a scheme so that the layers and operations that a user names stay in
+    float. In an .onnx file that is what they are called. In a .tflite file it is every operation of them: a layer may
+    be called by its own name or by its path, and what was fused in the operation of another layer is the layer's whose
+    weight it has. Raises UsageError for a name that nothing has.
+    """
+    operations = _operations(source)
+    layers = _callable(operations, source.format)
+    called = {one.name: (one.name, *layers.get(one.layer, ())) for one in operations}
+    found = {name: [one for one, of in called.items() if any(belongs(each, [name]) for each in of)] for name in names}
+    for name, those in found.items():
+        if not those:
+            known = ", ".join(part.name for part in parts(source) if part.name != REST)
+            raise UsageError(
+                f"no layer or operation of {str(source.path)!r} is called {name!r}, so it cannot be kept in float.",
+                f"Its layers are {known}.",
+            )
+    if source.format == "onnx":
+        return tuple(names)
+    wanted = {one for those in found.values() for one in those}
+    return tuple(operation.name for operation in operations if operation.name in wanted)
 
 
 def weights(source: Artifact) -> dict[str, tuple[Weight, np.ndarray]]:
@@ -161,11 +191,32 @@ def _matrices(operations: Iterable[_Operation]) -> Iterable[Weight]:
     return {weight.name: weight for operation in operations for weight in operation.weights}.values()
 
 
-def _part_of(operation: _Operation, products: Counter[str]) -> str:
-    """The layer. Where it says nothing (no path; heads of a MultiHead under one path) each product is a part."""
-    if operation.layer and not (operation.rule == "MultiHead" and products[operation.layer] > 1):
-        return operation.layer
-    return operation.name if operation.weights else REST
+def _operations(source: Artifact) -> list[_Operation]:
+    onnx = source.format == "onnx"
+    return list(_onnx(onnxmodel.load(source)) if onnx else _tflite(litert.read(source.path)))
+
+
+def _callable(operations: Sequence[_Operation], format: str) -> dict[str, tuple[str, ...]]:
+    """Path of each layer -> what a user may call it: that and, in a .tflite file, the path without the model (if all
+    paths begin with one) and the rules, and that without numbers as well. The model itself has no name.
+    """
+    layers = {operation.layer for operation in operations if operation.layer}
+    if format == "onnx":
+        return {layer: (layer,) for layer in layers}
+    models = {layer.partition("/")[0] for layer in layers} if any("/" in layer for layer in layers) else set()
+    names = {}
+    for layer in sorted(layers):
+        own = [segment for segment in layer.split("/") if not segment.startswith(_MARK)][len(models) == 1 :]
+        plain = "/".join(own), "/".join(_NUMBERED.sub("", segment) for segment in own)
+        names[layer] = tuple(dict.fromkeys((layer, *plain))) if own else ()
+    return names
+
+
+def _titles(operations: Sequence[_Operation], format: str) -> dict[str, str]:
+    """Path of each layer -> the shortest that it may be called, if no other layer is called that."""
+    short = {layer: names[-1] for layer, names in _callable(operations, format).items() if names}
+    times = Counter(short.values())
+    return {layer: name if times[name] == 1 else layer for layer, name in short.items()}
 
 
 def _selecting(name: str, own: Sequence[str], every: Sequence[str]) -> tuple[str, ...]:
@@ -237,7 +288,9 @@ def _tflite(model: Any) -> Iterator[_Operation]:
         held = [(index, value) for index, value in floats if value is not None]
         matrices = [(index, value) for index, value in held if _is_matrix(value.shape)]
         # What follows may be fused into a product, which then has that layer's name; its weight keeps the name it had.
+        others = [index for index, value in held if value.size > 1 and not _is_matrix(value.shape)]
         names = [tensors[index].name.decode() for index, _ in matrices] + [one.name]
+        names += [tensors[index].name.decode() for index in others]
         layer, rule = next((scope for name in names if (scope := _scope(name))[0]), ("", ""))
         yield _Operation(
             name=one.name,

@@ -72,7 +72,7 @@ def own_names(joined: str) -> list[str]:
     """Those of an operation's own layer among the names, joined by ";", of what was fused in it: a constant that it
     shares with another layer brings that layer's name. The layer named most often is its own; of two, the later.
     """
-    names = joined.split(";")
+    names = [name for name in joined.split(";") if name] or [joined]  # some end in ";"
     layers = [name.rpartition("/")[0] for name in names]
     own = max(reversed(layers), key=layers.count)
     return [name for name, layer in zip(names, layers, strict=True) if layer == own]
