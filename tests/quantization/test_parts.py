@@ -15,7 +15,7 @@ import mh_edge
 from mh_edge.artifact import Artifact
 from mh_edge.errors import UsageError
 from mh_edge.inspection import inspect
-from mh_edge.layers import MultiHead, MultiHeadAttention
+from mh_edge.layers import MultiHead
 from mh_edge.quantization.auto.parts import REST, Part, parts, resolved, rewrite, weights
 from mh_edge.quantization.onnx import model as onnxmodel
 from mh_edge.quantization.scheme import belongs
@@ -83,7 +83,7 @@ def test_names_of_users_become_names_that_the_schemes_know(exported: Mapping[str
         apart = [found[f"heads/{head}"].operations for head in ("conv1d", "conv1d_1")]
         assert resolved(["heads/conv1d_1"], source) == apart[1]
         assert set(resolved(["heads"], source)) > {*apart[0], *apart[1]}
-    with pytest.raises(UsageError, match="is called 'nonsense'.*Its layers are .*embed"):
+    with pytest.raises(UsageError, match=r"is called 'nonsense'.*Its layers are .*embed"):
         resolved(["nonsense", "embed"], source)
 
 

@@ -3,10 +3,10 @@
 In files of ours an operation is named `<layer path>/<operation>` (.onnx) or `<layer path>/mh_edge.<rule>/<operation>`
 (.tflite, by the tensor it makes); PyTorch and Keras name theirs `<layer path>/<operation>` too. The TFLite converter
 puts the model before each path and a number behind each name of it, `model_1/dense_1`, which a part's name leaves out.
-A product without a path is a part of its own. The heads of a MultiHead that stand as operations side by side are parts of
-their own as well; in .tflite files they have paths of their own. Heads of attention, and heads that were merged into one wide operation, are columns of one
-weight: an operation is quantized whole or not at all, so those can be measured (`Part.heads`) but not kept in float one
-by one.
+A product without a path is a part of its own. The heads of a MultiHead that stand as operations side by side are parts
+of their own as well; in .tflite files they have paths of their own. Heads of attention, and heads that were merged into
+one wide operation, are columns of one weight: an operation is quantized whole or not at all, so those can be measured
+(`Part.heads`) but not kept in float one by one.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ class Share:
 
 @dataclass(frozen=True)
 class Part:
-    """A layer. name: the layer's own. operations: their names in the file. names: what `Options.keep_float` has to say to select exactly them.
-    weights: how many numbers they hold. heads: for each head that is some columns of its weights, those.
+    """A layer. name: its own. operations: their names in the file. names: what `Options.keep_float` has to say to a
+    scheme to select exactly them. weights: how many numbers they hold. heads: for each head that is some columns of its
+    weights, those.
     """
 
     name: str
@@ -85,8 +86,8 @@ class Weight:
 
 @dataclass(frozen=True)
 class _Operation:
-    """layer: its path in the file, "" without one. rule: of ours. heads: how many it cuts its input into, as far as it says so.
-    constants: how many numbers it holds. weights: its constants that are matrices.
+    """layer: its path in the file, "" without one. rule: of ours. heads: how many it cuts its input into, as far as it
+    says so. constants: how many numbers it holds. weights: its constants that are matrices.
     """
 
     name: str
