@@ -81,6 +81,9 @@ def main(args: Sequence[str] | None = None) -> int:
         where = "the output" if error.filename is None else repr(error.filename)
         _report(InputError(f"{where} cannot be read or written: {error.strerror or error}.", SYSTEM_HINT), arguments)
         return InputError.exit_code
+    except MemoryError as error:
+        _report(InputError(f"there is not enough memory for this: {error}", "Ask for less at once."), arguments)
+        return InputError.exit_code
     except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a sentence
         fault = MhEdgeError(f"this is a fault in mh-edge: {type(error).__name__}: {error}", "--debug shows where.")
         _report(fault, arguments)

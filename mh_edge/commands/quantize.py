@@ -58,7 +58,7 @@ DATA = "an .npz, a folder of .npy or .npz, or package.module:function that yield
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples a call when timing.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads when timing.")
 @click.option("--no-timing", is_flag=True, help="Do not measure the latency.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of generated feeds.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of generated feeds.")
 @click.option("--explain", is_flag=True, help="Print each tensor's range before and after, and what stayed in float.")
 def quantize(
     artifact: Path,
