@@ -35,7 +35,7 @@ Too little must not be tried here, see micro_arena.
 NODE = re.compile(r"Node (\w+) \(number \d+\) failed")
 UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)'|custom op[^']*'([^']+)'")
 
-LOCATED = re.compile(r"^\S+\.(cc|h):\d+ ")
+LOCATED = re.compile(r"^\S+\.(cc|h)(:\d+)? ")
 """Where in TFLite Micro's own source a check failed."""
 
 
@@ -61,6 +61,9 @@ def arena(path: Path) -> Arena:
     """Whether TFLite Micro runs a .tflite file, and in how much memory. Raises InputError for a damaged file."""
     try:
         with MicroSession(path) as session:
+            # Some of its kernels find out only now that they have no such type.
+            inputs = session.signature.inputs
+            session.run({one.name: np.zeros([int(dim) for dim in one.shape], one.dtype) for one in inputs})
             return Arena(session.arena_bytes)
     except MicroError as error:
         return Arena(None, error.reason)
@@ -158,7 +161,7 @@ class MicroSession(Session):
             except (ValueError, RuntimeError) as error:
                 failed = error
         if failed is not None:
-            raise self.refuse("".join(said) or failed) from failed
+            raise self._unreadable("".join(said) or str(failed)) from failed
         return [np.array(self._interpreter.get_output(place)) for place in self._outputs]
 
     def close(self) -> None:

@@ -125,6 +125,34 @@ def test_the_arena_or_a_sentence_why_there_is_none(exported, full, tmp_path, mon
     assert "mh-edge[micro]" in arena(full).reason
 
 
+@pytest.mark.parametrize("integers", [False, True])
+def test_padding_that_masking_finds(integers, tmp_path):
+    """LiteRT says which steps are all padding with an operation that TFLite Micro lacks."""
+
+    def masked(x: tf.Tensor) -> tf.Tensor:
+        h = tf.cast(x, tf.float32) / 50 if integers else x
+        valid = tf.reduce_any(tf.not_equal(x, 0), axis=-1)
+        scores = tf.matmul(h, h, transpose_b=True) + -1e4 * tf.cast(~valid, tf.float32)[:, None]
+        return tf.nn.softmax(scores) @ tf.tanh(h)
+
+    kind = tf.int32 if integers else tf.float32
+    source = written(masked, [tf.TensorSpec((1, 5, 3), kind, name="x")], tmp_path / "float.tflite")
+    assert source.ops["REDUCE_ANY"] == 1
+    rng = np.random.default_rng(0)
+    x = rng.integers(-50, 51, (40, 5, 3)) if integers else rng.normal(size=(40, 5, 3))
+    x = np.where(np.arange(5) < rng.integers(0, 6, (40, 1)), x.transpose(2, 0, 1), 0).transpose(1, 2, 0)
+    x = np.concatenate([np.zeros((1, 5, 3)), x]).astype(kind.as_numpy_dtype)
+    scheme = find_scheme("tflite", "int8")
+    ranges = scheme.calibrate(source, Options(), [{"x": one[None]} for one in x])
+    path = tmp_path / "q.tflite"
+    scheme.quantize(source, ranges, Options()).save(path)
+    assert arena(path).bytes is not None
+    with MicroSession(path) as micro, LiteRtSession(path) as lite, LiteRtSession(source.path) as whole:
+        found, expected, exact = (answers(session, {"x": x}) for session in (micro, lite, whole))
+    assert np.abs(found - expected).max() <= STEPS_OFF / 128
+    assert np.abs(expected - exact).max() < 0.1 < np.abs(exact).max()
+
+
 def test_feeds_are_checked(exported, samples):
     with MicroSession(exported["tflite"].path) as session, pytest.raises(InputError, match="must be 6, not 3"):
         session.run({"x": samples["x"][:1, :3], "valid": samples["valid"][:1]})

@@ -35,6 +35,9 @@ SCOPE_LENGTH = 10_000
 
 CALLS = frozenset({"WHILE", "IF"})
 
+NO_BUFFER = 0
+"""Every file's first buffer is empty: that of tensors that are computed."""
+
 MOVERS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 LOOP_REASON = "inside a loop, where each step would round what the step before it rounded; 8 bits for its weights"

@@ -4,21 +4,27 @@
     exp(x − max x) / (Σ exp(x − max x) + 1e-7)    ->  SOFTMAX(x)        (the sum is 1 at least: 1e-7 is lost in it)
     one number −10000 for several masks           ->  one each, so that each mask gets a range of its own
 
-Tensors keep their names, so that ranges seen on the file stay good for it.
+Tensors keep their names, so that ranges seen on the file stay good for it. And afterwards, in the quantized model:
+
+    REDUCE_ANY(b)                                 ->  REDUCE_MAX(CAST(b)) > 0           (TFLite Micro has no REDUCE_ANY)
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mh_edge.quantization.tflite.masks import MASK_LEVEL
-from mh_edge.quantization.tflite.model import Operation, add_constant, constant, operations, schema
+from mh_edge.quantization.tflite.model import NO_BUFFER, Operation, add_constant, constant, operations, schema
 
 ROUNDING = 1e-6
 """What is added to a sum of at least 1 and not greater changes a 32-bit quotient by its last bits only."""
+
+SCALE = 0.5
+"""Of booleans as integers: any would do, but LiteRT's comparisons end the process when it is not below 1."""
 
 
 def rewrite(model: Any) -> tuple[str, ...]:
@@ -39,20 +45,14 @@ def _choose_booleans(model: Any) -> tuple[str, ...]:
         and graph.tensors[one.inputs[0]].type == names.TensorType.BOOL
         and graph.tensors[one.outputs[0]].type == names.TensorType.FLOAT32
     ]
-    if casts:
-        one_and_zero = [_number(model, value) for value in (1.0, 0.0)]
+    bits = [_number(model, value) for value in ((1.0, 0.0) if casts else ())]
     for cast in casts:
-        operator = graph.operators[cast.index]
-        operator.opcodeIndex = _code(model, names.BuiltinOperator.SELECT_V2)
-        operator.inputs = [cast.inputs[0], *one_and_zero]
-        operator.builtinOptionsType = names.BuiltinOptions.SelectV2Options
-        operator.builtinOptions = names.SelectV2OptionsT()
+        graph.operators[cast.index] = _operator(model, "SELECT_V2", "SelectV2", [cast.inputs[0], *bits], cast.outputs)
     return tuple(cast.name for cast in casts)
 
 
 def _join_softmax(model: Any) -> None:
     """DIV(EXP(SUB(x, REDUCE_MAX(x))), ADD(SUM(the same EXP), small)), both over the last axis."""
-    names = schema()
     graph = model.subgraphs[0]
     main = [one for one in operations(model) if one.graph == 0]
     maker = {made: one for one in main for made in one.outputs}
@@ -78,12 +78,9 @@ def _join_softmax(model: Any) -> None:
             continue
         if not all(_over_last(model, one) for one in (summed, greatest)):
             continue
-        operator = graph.operators[quotient.index]
-        operator.opcodeIndex = _code(model, names.BuiltinOperator.SOFTMAX)
-        operator.inputs = [difference.inputs[0]]
-        operator.builtinOptionsType = names.BuiltinOptions.SoftmaxOptions
-        operator.builtinOptions = names.SoftmaxOptionsT()
-        operator.builtinOptions.beta = 1.0
+        softmax = _operator(model, "SOFTMAX", "Softmax", [difference.inputs[0]], quotient.outputs)
+        softmax.builtinOptions.beta = 1.0
+        graph.operators[quotient.index] = softmax
         gone |= {one.index for one in (exponential, padded, summed, difference, greatest) if one is not None}
     if gone:
         _drop_unused(graph, gone)
@@ -102,6 +99,36 @@ def _separate_mask_numbers(model: Any) -> None:
                 tensors[-1].name = f"{one.name}/mask_{place}".encode()
                 model.subgraphs[0].operators[one.index].inputs[place] = len(tensors) - 1
             taken.add(index)
+
+
+def greatest_for_any(model: Any) -> None:
+    """Rewrite each REDUCE_ANY of a quantized model in place; before, litert-quantizer would leave REDUCE_MAX in float."""
+    graph = model.subgraphs[0]
+    for one in reversed([one for one in operations(model) if one.graph == 0 and one.kind == "REDUCE_ANY"]):
+        (bits, axes), (result,) = one.inputs, one.outputs
+        numbers = _integers(model, f"{one.name}/bits", graph.tensors[bits])
+        greatest = _integers(model, f"{one.name}/max", graph.tensors[result])
+        zero = _integers(model, f"{one.name}/0", None)
+        reduction = _operator(model, "REDUCE_MAX", "Reducer", [numbers, axes], [greatest])
+        reduction.builtinOptions.keepDims = graph.operators[one.index].builtinOptions.keepDims
+        graph.operators[one.index : one.index + 1] = [
+            _operator(model, "CAST", "Cast", [bits], [numbers]),
+            reduction,
+            _operator(model, "GREATER", "Greater", [greatest, zero], [result]),
+        ]
+
+
+def _integers(model: Any, name: str, like: Any | None) -> int:
+    """A new tensor of 8-bit integers, of the shape of another or, without one, the number 0 -> its index."""
+    names = schema()
+    tensor = names.TensorT()
+    tensor.name, tensor.type = name.encode(), names.TensorType.INT8
+    tensor.shape, tensor.shapeSignature = ([], None) if like is None else (like.shape, like.shapeSignature)
+    tensor.buffer = add_constant(model, np.zeros((), np.int8)) if like is None else NO_BUFFER
+    tensor.quantization = names.QuantizationParametersT()
+    tensor.quantization.scale, tensor.quantization.zeroPoint = [SCALE], [0]
+    model.subgraphs[0].tensors.append(tensor)
+    return len(model.subgraphs[0].tensors) - 1
 
 
 def _drop_unused(graph: Any, candidates: set[int]) -> None:
@@ -136,6 +163,17 @@ def _number(model: Any, value: float) -> int:
     tensor.buffer = add_constant(model, np.array(value, np.float32))
     model.subgraphs[0].tensors.append(tensor)
     return len(model.subgraphs[0].tensors) - 1
+
+
+def _operator(model: Any, kind: str, options: str, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
+    """A new operation. options: the name of its table of options in the schema."""
+    names = schema()
+    operator = names.OperatorT()
+    operator.opcodeIndex = _code(model, vars(names.BuiltinOperator)[kind])
+    operator.inputs, operator.outputs = list(inputs), list(outputs)
+    operator.builtinOptionsType = vars(names.BuiltinOptions)[f"{options}Options"]
+    operator.builtinOptions = vars(names)[f"{options}OptionsT"]()
+    return operator
 
 
 def _code(model: Any, number: int) -> int:

@@ -12,7 +12,7 @@ from mh_edge.packages import require
 from mh_edge.quantization.scheme import Options, Quantized, Range, RangeChange, Ranges
 from mh_edge.quantization.tflite import model as litert
 from mh_edge.quantization.tflite.masks import keep_masks
-from mh_edge.quantization.tflite.rewriting import rewrite
+from mh_edge.quantization.tflite.rewriting import greatest_for_any, rewrite
 
 WEIGHT_BITS = 8
 
@@ -84,7 +84,7 @@ def _notes(operations: Sequence[litert.Operation], reasons: Mapping[str, str]) -
 
 
 def _integers_from_integers(content: bytes) -> bytes:
-    """Mend two things that stop LiteRT. litert-quantizer lets whatever reads an output of the model read it behind the
+    """Mend what stops a runtime. litert-quantizer lets whatever reads an output of the model read it behind the
     DEQUANTIZE too, integer operations as well: those read what is before it. And what a SPLIT makes and nothing reads
     is left float: it gets the type of the rest.
     """
@@ -100,6 +100,7 @@ def _integers_from_integers(content: bytes) -> bytes:
             operators[one.index].inputs = [before.get(tensor, tensor) for tensor in one.inputs]
         for made in (tensors[made] for made in one.outputs if integers and litert.is_float(model, made)):
             made.type, made.quantization = integers[0].type, integers[0].quantization
+    greatest_for_any(model)
     return litert.pack(model)
 
 

@@ -29,9 +29,6 @@ SHARED = "an operation that stays in float reads the same weight"
 DEQUANTIZE_VERSION = 3
 """The first that takes 16-bit floats."""
 
-NO_BUFFER = 0
-"""Every file's first buffer is empty: that of tensors that are computed."""
-
 UNFIT = "its entries are too large or too small for 16-bit floats"
 
 
@@ -82,7 +79,7 @@ def _store(model: Any, halves: dict[tuple[int, int], np.ndarray]) -> None:
             stored[whole.buffer] = litert.add_constant(model, half)
         tensor = names.TensorT()
         tensor.name, tensor.shape, tensor.type = whole.name + b"_fp16", whole.shape, names.TensorType.FLOAT16
-        tensor.buffer, whole.buffer = stored[whole.buffer], NO_BUFFER
+        tensor.buffer, whole.buffer = stored[whole.buffer], litert.NO_BUFFER
         graph.tensors.append(tensor)
         cast = names.OperatorT()
         cast.opcodeIndex = len(model.operatorCodes) - 1
