@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mh_edge.signature import Tensor
@@ -65,16 +67,19 @@ def verdict(verified: Mapping[str, Any] | None) -> str:
 
 def loss(quantized: Mapping[str, Any]) -> str:
     """One line on what a quantization lost."""
+    from mh_edge.quantization.judging.gate import Gate
+
     found, gate = quantized["metrics"], quantized["gate"]
     if found is None:
         return f"{quantized['scheme']}: made from a recipe, not measured"
     accuracy, agreement = found["accuracy"], found["top1_agreement"]
+    shown = partial(score, share=found.get("share", True))
     parts = [
-        "" if accuracy is None else f"accuracy {accuracy:.2%} (float {found['accuracy_float']:.2%})",
-        "" if agreement is None else f"same answer {agreement:.2%}",
+        "" if accuracy is None else f"{found['metric']} {shown(accuracy)} (float {shown(found['accuracy_float'])})",
+        "" if agreement is None else f"same answer {score(agreement)}",
         f"signal to noise {shown_scale(found['sqnr_db'])} dB",
     ]
-    passed = "" if gate is None else f"; gate {gate['limit']:g} {gate['kind']}"
+    passed = "" if gate is None else f"; gate {Gate.from_json(gate)}"
     return f"{quantized['scheme']}: {', '.join(filter(None, parts))} on {found['on']}{passed}"
 
 
@@ -91,6 +96,16 @@ def shown_scale(value: float | str) -> str:
 def percent(value: float) -> str:
     """0.00012 -> "0.012%": two digits of what is small, one decimal of what is not."""
     return f"{100 * value:.2g}%" if abs(value) < 0.1 else f"{value:.1%}"
+
+
+def score(value: float, share: bool = True) -> str:
+    """Accuracy, or the mean of a metric, which need not be a share of 1: 0.93517 -> "93.52%", 0.999977 -> "99.9977%",
+    with two digits of what is missing.
+    """
+    if not share:
+        return f"{value:.4g}"
+    missing = 100 * (1 - value)
+    return f"{100 * value:.{max(2, 1 - math.floor(math.log10(missing))) if missing > 0 else 2}f}%"
 
 
 def number(value: float | int | str | None) -> str:

@@ -17,6 +17,7 @@ from mh_edge.errors import NotEqualError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mh_edge.quantization.judging.verdict import Verdict
     from mh_edge.verification import Candidate, Verification, Worst
 
 ARTIFACT_SUFFIXES = (".onnx", ".tflite")
@@ -36,16 +37,25 @@ YARDSTICKS = {
 @click.option(
     "--evaluation",
     metavar="DATA",
-    help="What a quantized CANDIDATE is judged on: an .npz (inputs by name, and `labels`), a folder of .npy or .npz, "
-    "or package.module:function that yields feeds.",
+    help="What a quantized CANDIDATE is judged on: an .npz (inputs by name, and `labels` or `labels.<output>`), a "
+    "folder of .npy or .npz, or package.module:function that yields feeds.",
 )
 @click.option(
-    "--max-drop", metavar="1%|30dB", help="What a quantized CANDIDATE may lose, instead of the gate in its manifest."
+    "--max-drop",
+    metavar="1%|30dB|1%,30dB",
+    help="What a quantized CANDIDATE may lose, instead of the gate in its manifest: points of accuracy (without "
+    "labels, of top-1 agreement), the least signal-to-noise ratio, or both.",
 )
 @click.option(
     "--metric",
     metavar="MODULE:FUNCTION",
-    help="function(outputs, labels) -> a number per sample, in place of the share of right answers.",
+    help="function(outputs, labels) -> a number per sample, higher is better, from 0 to 1 for a gate in %: of an error "
+    "e for instance 1 - min(e / worst, 1). In place of the share of right answers.",
+)
+@click.option(
+    "--classes/--no-classes",
+    default=None,
+    help="Whether outputs hold a score per class. Default: those that labels fit, and probabilities.",
 )
 @proof_options
 @model_options
@@ -55,6 +65,7 @@ def verify(
     evaluation: str | None,
     max_drop: str | None,
     metric: str | None,
+    classes: bool | None,
     feeds: Path | None,
     atol: float | None,
     rtol: float | None,
@@ -93,6 +104,7 @@ def verify(
         evaluation=evaluation,
         max_drop=max_drop,
         metric=metric,
+        classes=classes,
     )
     return Outcome(
         result.to_json(), lambda console: show(console, result), 0 if result.passed else NotEqualError.exit_code
@@ -130,14 +142,26 @@ def figures(candidate: Candidate) -> dict[str, str]:
             "worst": worst(candidate.worst),
         }
     rows = {"samples": str(lost.samples)}
-    if lost.metric is not None:
-        rows[lost.metric] = f"{lost.accuracy:.2%}, float {lost.accuracy_float:.2%}"
+    if lost.metric is not None and lost.accuracy is not None and lost.accuracy_float is not None:
+        after, before = (tables.score(value, lost.share) for value in (lost.accuracy, lost.accuracy_float))
+        rows[lost.metric] = f"{after}, float {before}"
     if lost.top1_agreement is not None:
-        rows["same answer"] = f"{lost.top1_agreement:.2%}"
+        rows["same answer"] = tables.score(lost.top1_agreement)
+    noisy = min(lost.outputs, key=lambda name: lost.outputs[name].sqnr_db)
+    mean, most = tables.percent(lost.mean_error_std), tables.percent(lost.max_error_std)
+    errs = max(lost.outputs, key=lambda name: lost.outputs[name].mean_error_std)
     return rows | {
-        "signal to noise": f"{lost.sqnr_db:.1f} dB",
-        "error, mean / max": f"{lost.mean_error_std:.2%} / {lost.max_error_std:.1%} of the standard deviation",
+        "signal to noise": f"{lost.sqnr_db:.1f} dB{place(lost, noisy, 0)}",
+        "error, mean / max": f"{mean}{place(lost, errs, 1)} / {most} of the standard deviation",
     }
+
+
+def place(lost: Verdict, output: str, figure: int) -> str:
+    """Where a figure was found: ` (y, column 3)`. figure: which of Change.columns."""
+    columns = lost.outputs[output].columns
+    parts = [output] if len(lost.outputs) > 1 else []
+    parts += [] if columns is None else [f"column {columns[figure]}"]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def worst(item: Worst | None) -> str:

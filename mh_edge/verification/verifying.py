@@ -55,6 +55,7 @@ def verify(
     evaluation: Given | None = None,
     max_drop: str | Gate | None = None,
     metric: str | Metric | None = None,
+    classes: bool | None = None,
 ) -> Verification:
     """|candidate(x) - reference(x)| <= what float32 explains, for every output and feed x.
 
@@ -66,8 +67,8 @@ def verify(
     label: what the reference is called in the report.
 
     A candidate whose manifest says that it was quantized is not equal: it is judged on `evaluation` (see
-    mh_edge.quantize, as for metric) by the gate in its manifest or by max_drop ("1%", "30dB"). So is, with max_drop, a
-    file without a manifest, which other tools may have quantized.
+    mh_edge.quantize, as for metric and classes) by the gate in its manifest or by max_drop ("1%", "30dB", or both:
+    "1%,30dB"). So is, with max_drop, a file without a manifest, which other tools may have quantized.
 
     Raises UsageError when tolerances, a gate or evaluation data are needed or senseless, InputError when a file, a feed
     or the data cannot be used, or the model refuses almost every feed. A candidate that is not equal is no exception:
@@ -81,7 +82,7 @@ def verify(
     named = reference if isinstance(reference, str | Path) else None
     paths = [str(path) for path in candidates]
     manifests = {path: read_manifest(Path(path)) for path in dict.fromkeys(paths)}
-    gated = _gated(manifests, evaluation, max_drop, metric)
+    gated = _gated(manifests, evaluation, max_drop, metric, classes)
     with ExitStack() as stack:
         if isinstance(reference, str | Path) and Path(reference).suffix.lower() not in SUFFIXES:
             from mh_edge.models import resolve_model
@@ -108,11 +109,12 @@ def _gated(
     evaluation: Given | None,
     max_drop: str | Gate | None,
     metric: str | Metric | None,
+    classes: bool | None,
 ) -> Gated | None:
     # The data of a quantization are laid out like the feeds of a verification, so its modules import these.
     from mh_edge.verification.gated import Gated
 
-    return Gated.of(manifests, evaluation, max_drop, metric)
+    return Gated.of(manifests, evaluation, max_drop, metric, classes)
 
 
 def _proven(

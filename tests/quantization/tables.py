@@ -45,7 +45,14 @@ class Table(Session):
         """Nothing to let go."""
 
 
-def samples(count: int, labels: np.ndarray | None = None, *, batch: int = 2, fill: bool = False) -> Data:
+def samples(
+    count: int,
+    labels: np.ndarray | None = None,
+    *,
+    named: Mapping[str, np.ndarray] | None = None,
+    batch: int = 2,
+    fill: bool = False,
+) -> Data:
     """The indices 0 to count - 1. fill: the last batch is filled up with index 0."""
 
     def batches() -> Iterator[Batch]:
@@ -53,6 +60,7 @@ def samples(count: int, labels: np.ndarray | None = None, *, batch: int = 2, fil
             indices = np.arange(first, min(first + batch, count))
             filled = batch - len(indices) if fill else 0
             feeds = {"i": np.concatenate([indices, np.zeros(filled, np.int64)])}
-            yield Batch(feeds, None if labels is None else labels[indices], first, filled)
+            of = {name: array[indices] for name, array in (named or {}).items()}
+            yield Batch(feeds, None if labels is None else labels[indices], first, filled, of)
 
     return Data("a table", batches, count)

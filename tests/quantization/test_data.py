@@ -286,6 +286,24 @@ def test_an_input_called_labels() -> None:
     assert batch.feeds["labels"].shape == (3, 2)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_that_are_named_after_an_output(form: str, tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    arrays["labels.y"] = np.arange(ROWS)
+    batches = list(open_masked(write(form, tmp_path, arrays), fixed(32)).batches())
+    assert all(batch.feeds.keys() == {"x", "valid"} for batch in batches)
+    assert [len(batch.named["y"]) for batch in batches] == [32, 32, 6]  # none for rows that fill
+    assert np.concatenate([batch.named["y"] for batch in batches]).tolist() == list(range(ROWS))
+    assert all(batch.labels is not None for batch in batches)
+    arrays["labels.z"] = arrays.pop("labels.y")
+    refused(arrays, r"'labels\.z' are labels of no output\. The model gives: y\.")
+
+
+def test_an_input_called_like_labels_of_an_output() -> None:
+    signature = Signature((Tensor("labels.y", "float32", ("batch", 2)),), OUT)
+    (batch,) = open_masked({"labels.y": np.ones((3, 2), "float32")}, signature).batches()
+    assert (batch.named, batch.labels) == ({}, None)
+
+
 def test_random_numbers_keep_to_the_domain_and_say_what_they_are() -> None:
     signature = Signature(
         (Tensor("ids", "int32", ("batch", "sequence"), Domain(ids_below=9, mask_value=0)), MASKED.inputs[0]), OUT

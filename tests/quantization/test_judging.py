@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ Y = [[3.0, 3.0], [0.0, 2.0], [1.0, 2.0]]
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_errors_by_hand(batch: int) -> None:
-    found = change(judged(R, Y, batch=batch))
+    found = change(judged(R, Y, classes=True, batch=batch))
     # r - y = (0, 1), (0, 0), (0, -2); r has mean 10/6 and mean square 30/6.
     deviation = math.sqrt(30 / 6 - (10 / 6) ** 2)
     assert found.sqnr_db == pytest.approx(10 * math.log10(30 / 5))
@@ -57,21 +58,57 @@ def test_errors_by_hand(batch: int) -> None:
     assert found.top1_agreement == pytest.approx(1 / 3)  # 1, 1, 0 against 0, 1, 1: a tie goes to the first
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_each_column_of_numbers_has_its_own_unit(batch: int) -> None:
+    found = change(judged(R, Y, batch=batch))
+    # Columns (3, 0, 1) without an error and (4, 2, 0) with (1, 0, -2): mean square 20/3, mean 2.
+    deviation = math.sqrt(20 / 3 - 4)
+    assert found.columns == (1, 1, 1)
+    assert found.sqnr_db == pytest.approx(10 * math.log10(20 / 5))
+    assert found.mean_error_std == pytest.approx(1 / deviation)
+    assert found.max_error_std == pytest.approx(2 / deviation)
+
+
+def test_a_small_column_beside_a_large_one() -> None:
+    r = np.array([[1000.0, 0.1], [-1000.0, -0.1]], "float32")
+    y = r + np.array([[1.0, 0.05], [0.0, 0.0]], "float32")
+    found = change(judged(r, y))
+    # Errors of (1, 0) at a deviation of 1000, and of (0.05, 0) at one of 0.1.
+    assert found.columns == (1, 1, 1)
+    assert found.mean_error_std == pytest.approx(0.25)
+    assert found.max_error_std == pytest.approx(0.5)
+    assert found.sqnr_db == pytest.approx(10 * math.log10(0.02 / 0.0025))
+    assert change(judged(r, y, classes=True)).mean_error_std < 0.001
+    wide = np.tile(r, 33)
+    assert change(judged(wide, wide + 0.001)).columns is None  # longer than COLUMNS
+
+
+def test_a_column_that_does_not_change_has_no_unit() -> None:
+    r = np.array([[0.0, 2.0], [0.0, -2.0]], "float32")
+    verdict = judged(r, r + np.array([[0.5, 0.0], [0.0, 0.0]], "float32"))
+    deviation = math.sqrt(8 / 4)  # of all four
+    assert change(verdict).columns == (0, 0, 0)
+    assert change(verdict).mean_error_std == pytest.approx(0.25 / deviation)
+    assert change(verdict).sqnr_db == pytest.approx(10 * math.log10(2 * 2 / 0.25))
+    assert "column 0" in verdict.notes[0]
+
+
 def test_the_spread_of_large_numbers_does_not_cancel() -> None:
     spread = Spread()
     numbers = 1e8 + np.random.default_rng(0).standard_normal((100, 7))
     for block in np.split(numbers, 20):
         spread.add(block)
-    assert spread.deviation == pytest.approx(numbers.std(), rel=1e-6)
+    assert spread.deviation == pytest.approx(numbers.std(0), rel=1e-6)
+    assert spread.pooled().deviation == pytest.approx([numbers.std()], rel=1e-6)
     constant = Spread()
-    constant.add(np.full(10, 0.1))
-    constant.add(np.full(7, 0.1))
-    assert constant.deviation == 0.0
+    constant.add(np.full((10, 1), 0.1))
+    constant.add(np.full((7, 1), 0.1))
+    assert constant.deviation == constant.pooled().deviation == [0.0]
 
 
 def test_an_exact_match() -> None:
     verdict = judged(R, R, [1, 1, 0])
-    assert change(verdict) == Change(math.inf, 0.0, 0.0, pytest.approx(1.0), 1.0)
+    assert change(verdict) == Change(math.inf, 0.0, 0.0, pytest.approx(1.0), 1.0, accuracy_float=1.0, accuracy=1.0)
     assert (verdict.accuracy_float, verdict.accuracy, verdict.worse, verdict.better) == (1.0, 1.0, 0, 0)
     assert json.loads(dumps(verdict.to_json()))["sqnr_db"] == "inf"
 
@@ -84,7 +121,7 @@ def test_accuracy_and_who_was_right() -> None:
     assert (verdict.accuracy_float, verdict.accuracy) == (3 / 4, 2 / 4)
     assert (verdict.worse, verdict.better) == (2, 1)
     assert verdict.top1_agreement == 1 / 4
-    assert verdict.on == "a table, 4 samples"
+    assert (verdict.on, verdict.batch) == ("a table, 4 samples at batch 2", 2)
 
 
 @pytest.mark.parametrize("labels", [[1.0, 1.0, 0.0], [[1], [1], [0]], [[0, 1], [0, 1], [1, 0]], [True, True, False]])
@@ -119,9 +156,55 @@ def test_a_class_at_each_step() -> None:
     verdict = judged(r, y, [[0, 1], [2, 1]])
     assert (verdict.accuracy_float, verdict.accuracy, verdict.worse) == (3 / 4, 2 / 4, 1)
     assert verdict.top1_agreement == 3 / 4
-    assert judged(r, y).top1_agreement is None
-    assert judged(r, y, classes=True).top1_agreement == 3 / 4
+    assert judged(r, y).top1_agreement == 3 / 4  # probabilities, as it happens
+    assert judged(2 * r, y).top1_agreement is None
+    assert judged(2 * r, y, classes=True).top1_agreement == 3 / 4
     assert judged(R, Y, classes=False).top1_agreement is None
+
+
+def test_without_labels_only_probabilities_are_known_to_be_classes() -> None:
+    p = np.array([[0.6, 0.4], [0.2, 0.8], [0.5005, 0.5]], "float32")
+    flipped = p[:, ::-1].copy()
+    for batch in (1, 2, 3):
+        assert judged(p, flipped, batch=batch).top1_agreement == 0.0
+        for last in ([0.5, 0.6], [1.2, -0.2], [4.0, 3.0]):  # it shows in the last batch only
+            numbers = np.concatenate([p, np.array([last], "float32")])
+            found = judged(numbers, numbers, batch=batch)
+            assert found.top1_agreement is None
+            assert change(found).columns is not None
+            assert judged(numbers, numbers, classes=True, batch=batch).top1_agreement == 1.0
+    unknown = np.concatenate([p, np.array([[math.nan, 0.3]], "float32")])
+    assert judged(unknown, unknown).top1_agreement is not None
+
+
+def test_labels_that_are_named_after_outputs() -> None:
+    ours = Table({"a": np.array(R, "float32"), "b": np.array(R, "float32"), "c": np.array(R, "float32")})
+    theirs = Table({"a": np.array(R, "float32"), "b": np.array(Y, "float32"), "c": np.array(R, "float32")})
+    data = samples(3, np.array([0, 0, 0]), named={"b": np.array([1, 1, 0]), "c": np.array([0.5, 0.5, 0.5])})
+    verdict = judge(ours, {"q": theirs}, data)["q"]
+    # a has the labels without a name; b lost 2 of 3; those of c are no classes.
+    assert [one.accuracy_float for one in verdict.outputs.values()] == [1 / 3, 1.0, None]
+    assert [one.accuracy for one in verdict.outputs.values()] == [1 / 3, 1 / 3, None]
+    assert (verdict.metric, verdict.accuracy_float, verdict.accuracy) == ("accuracy of 'b'", 1.0, 1 / 3)
+    assert (verdict.worse, verdict.better) == (2, 0)
+    assert "The labels of 'c' (float64 (samples)) are no classes of it" in verdict.notes[0]
+    assert len(verdict.notes) == 1
+    alone = judge(ours, {"q": theirs}, samples(3, named={"b": np.array([1, 1, 0])}))["q"]
+    assert (alone.metric, alone.accuracy, alone.notes) == ("accuracy", 1 / 3, ())
+
+    def seen(outputs: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> float:
+        assert sorted(labels) == ["b", "c", "labels"]
+        return 1.0
+
+    assert judge(ours, {"q": theirs}, data, metric=seen)["q"].accuracy == 1.0
+
+
+def test_labels_that_turn_out_to_be_none() -> None:
+    with pytest.raises(InputError, match="from sample 2 to 2 are of another form"):
+        judged(R, Y, [[0, 1], [0, 1], [1, 1]])
+    with pytest.raises(InputError, match=r"no class.*--no-classes"):
+        judged(R, Y, [1.0, 0.0, 0.5])
+    assert judged(R, Y, [1.0, 0.0, 0.5], classes=False).accuracy is None
 
 
 def test_outputs_that_are_decisions() -> None:
@@ -134,8 +217,8 @@ def test_labels_go_to_the_first_output_that_they_fit() -> None:
     ours = Table({"hidden": hidden[:, :, None], "a": np.array(R, "float32"), "b": np.array(Y, "float32")})
     theirs = Table({"hidden": hidden[:, :, None], "a": np.array(Y, "float32"), "b": np.array(Y, "float32")})
     verdict = judge(ours, {"q": theirs}, samples(3, np.array([1, 1, 0])))["q"]
-    assert (verdict.accuracy_float, verdict.accuracy) == (1.0, 1 / 3)
-    assert [one.top1_agreement for one in verdict.outputs.values()] == [None, 1 / 3, 1.0]
+    assert (verdict.metric, verdict.accuracy_float, verdict.accuracy) == ("accuracy", 1.0, 1 / 3)
+    assert [one.top1_agreement for one in verdict.outputs.values()] == [None, 1 / 3, None]
     assert verdict.top1_agreement == 1 / 3
 
 
@@ -158,9 +241,9 @@ def test_numbers_that_are_not_finite() -> None:
     assert (verdict.accuracy, found.top1_agreement) == (2 / 3, 2 / 3)  # a row with NaN decides nothing
     assert found.cosine == pytest.approx(1 / 3)
     assert "2 of 6 numbers of 'y' are NaN or infinite in the quantized model" in verdict.notes[0]
-    assert not any(math.isnan(value) for value in vars(found).values())
+    assert not any(math.isnan(value) for value in vars(found).values() if value is not None)
     already = judged([[3.0, math.nan], [0.0, 2.0]], [[2.0, math.nan], [0.0, 2.0]])
-    assert change(already).sqnr_db == pytest.approx(10 * math.log10(13 / 1))
+    assert change(already).sqnr_db == pytest.approx(10 * math.log10(9 / 1))
     assert "1 of the numbers of 'y' are NaN or infinite in the float model already" in already.notes[0]
 
 
@@ -185,6 +268,8 @@ def test_a_metric_for_each_sample_and_as_a_mean() -> None:
     assert verdict.accuracy_float == pytest.approx(-(0 + 0.5 + 0.5) / 3)
     assert verdict.accuracy == pytest.approx(-(0.5 + 0.5 + 0) / 3)
     assert (verdict.worse, verdict.better) == (1, 1)
+    assert not verdict.share  # numbers below 0
+    assert judged(r, y, labels, metric=lambda outputs, labels: 1 + within(outputs, labels)).share
     mean = judged(r, y, labels, metric=lambda outputs, labels: within(outputs, labels).mean())
     assert mean.accuracy == pytest.approx(verdict.accuracy)  # batches of 2 and 1 count as 2 and 1
     assert (mean.worse, mean.better) == (None, None)
@@ -218,7 +303,9 @@ def test_batches_that_differ_and_rows_that_fill(ours: int | str, theirs: int | s
     )
     data = samples(3, np.array([1, 1, 0]), fill=ours != "batch")
     verdict = judge(reference, {"q": candidate}, data)["q"]
-    assert verdict == judged(R, Y, [1, 1, 0])
+    size = 2 if theirs == "batch" else theirs
+    same = replace(judged(R, Y, [1, 1, 0]), batch=size, on=f"a table, 3 samples at batch {size}")
+    assert verdict == same
     assert candidate.calls == {"batch": [2, 1], 1: [1, 1, 1], 2: [2, 2], 4: [4, 4]}[theirs]
 
 
@@ -226,7 +313,7 @@ def test_several_candidates_in_one_pass() -> None:
     reference = Table({"y": np.array(R, "float32")})
     verdicts = judge(reference, {"same": reference, "q": Table({"y": np.array(Y, "float32")})}, samples(3))
     assert verdicts["same"].sqnr_db == math.inf
-    assert verdicts["q"].sqnr_db == pytest.approx(10 * math.log10(6))
+    assert verdicts["q"].sqnr_db == pytest.approx(10 * math.log10(20 / 5))
     alone = Table({"y": np.array(R, "float32")})
     judge(alone, {str(number): Table({"y": np.array(Y, "float32")}) for number in range(3)}, samples(3))
     assert alone.calls == [2, 1]
@@ -289,7 +376,7 @@ def test_a_tflite_file_with_integer_inputs_and_outputs(tmp_path: Path) -> None:
         assert [tensor.dtype for tensor in (*quantized.signature.inputs, *quantized.signature.outputs)] == ["int8"] * 2
         assert not session.input_scales
         data = open_data({"x": x}, session.signature, purpose="evaluation")
-        verdict = judge(session, {"int8": quantized}, data)["int8"]
+        verdict = judge(session, {"int8": quantized}, data, classes=True)["int8"]
     assert 30 < verdict.sqnr_db < 60
     assert verdict.top1_agreement is not None
     assert verdict.top1_agreement > 0.9

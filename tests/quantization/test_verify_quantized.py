@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,11 @@ KEPT = float(((X @ COARSE + BIAS).argmax(1) == LABELS).mean())
 DROP = 100 * (1 - KEPT)
 
 
-def manifest(path: Path, gate: Gate | None, *, quantized: bool = True) -> Path:
+def manifest(path: Path, gate: Gate | None, *, quantized: bool = True, metric: str | None = None) -> Path:
     """Write a manifest beside the file."""
     with open_session(path) as session:
         signature = session.signature
-    record = {"scheme": "int4", "metrics": {}, "gate": gate and gate.to_json(), "kept_float": []}
+    record = {"scheme": "int4", "metrics": {"metric": metric}, "gate": gate and gate.to_json(), "kept_float": []}
     Manifest(
         format="onnx",
         sha256=file_sha256(path),
@@ -69,7 +70,7 @@ def files(tmp_path: Path) -> Mapping[str, Path]:
 def test_the_gate_in_the_manifest_decides(files: Mapping[str, Path], data: str) -> None:
     for limit, passes in ((DROP + 0.1, True), (DROP - 0.1, False)):
         coarse = manifest(files["coarse"], Gate("points", limit))
-        found = mh_edge.verify(files["float"], coarse, evaluation=files[data])
+        found = mh_edge.verify(files["float"], coarse, evaluation=files[data], classes=True)
         (candidate,) = found.candidates
         assert found.passed is candidate.passed is passes
         assert candidate.gate == Gate("points", limit)
@@ -85,21 +86,52 @@ def test_the_gate_in_the_manifest_decides(files: Mapping[str, Path], data: str) 
 def test_a_gate_that_is_given_goes_before(files: Mapping[str, Path]) -> None:
     coarse = manifest(files["coarse"], Gate("points", 0.0))
     noise = X @ COARSE - X @ KERNEL
-    sqnr = 10 * np.log10(((X @ KERNEL + BIAS) ** 2).sum() / (noise**2).sum())
+    sqnr = 10 * np.log10(((X @ KERNEL + BIAS) ** 2).sum(0) / (noise**2).sum(0)).min()  # of the worst column
     for limit, passes in ((sqnr - 0.01, True), (sqnr + 0.01, False)):
         found = mh_edge.verify(files["float"], coarse, evaluation={"x": X}, max_drop=f"{limit}dB")
         assert found.passed is passes
 
 
 def test_a_metric_of_ones_own(files: Mapping[str, Path]) -> None:
-    def mean_score(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> np.ndarray:
-        return outputs["y"].mean(1)
+    def near(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> np.ndarray:
+        """1 - |error|, at least 0, beside what the float model gives."""
+        return 1 - np.minimum(np.abs(outputs["y"] - truth[: len(outputs["y"])]).mean(1), 1)
 
-    drop = 100 * float((X @ KERNEL - X @ COARSE).mean())
-    for limit, passes in ((abs(drop) + 0.01, True), (abs(drop) - 0.01, drop < 0)):
+    truth, x = X[:32] @ KERNEL + BIAS, X[:32]
+    drop = 100 * float(np.minimum(np.abs(x @ COARSE - x @ KERNEL).mean(1), 1).mean())
+    for limit, passes in ((drop + 0.01, True), (drop - 0.01, False)):
         gate = Gate("points", limit)
-        found = mh_edge.verify(files["float"], files["coarse"], evaluation={"x": X}, max_drop=gate, metric=mean_score)
+        found = mh_edge.verify(files["float"], files["coarse"], evaluation={"x": x}, max_drop=gate, metric=near)
         assert found.passed is passes
+    with pytest.raises(UsageError, match="outside 0 to 1"):
+        mh_edge.verify(
+            files["float"], files["coarse"], evaluation={"x": x}, max_drop="1%", metric=lambda y, _: -y["y"].mean(1)
+        )
+
+
+def test_a_gate_of_a_metric_needs_the_metric(files: Mapping[str, Path]) -> None:
+    coarse = manifest(files["coarse"], Gate("points", 50.0), metric="own.module:best")
+    with pytest.raises(
+        UsageError, match=r"the gate 50% of .*coarse.* the metric own\.module:best.*--metric own\.module:best"
+    ):
+        mh_edge.verify(files["float"], coarse, evaluation=files["labelled"])
+    assert mh_edge.verify(files["float"], coarse, evaluation=files["labelled"], metric=lambda y, labels: 1.0).passed
+    assert mh_edge.verify(files["float"], coarse, evaluation=files["labelled"], max_drop=f"{DROP + 0.1}%").passed
+    for gate, metric in ((Gate("db", -90.0), "own.module:best"), (Gate("points", DROP + 0.1), "accuracy of 'y:0'")):
+        manifest(files["coarse"], gate, metric=metric)
+        assert mh_edge.verify(files["float"], coarse, evaluation=files["labelled"]).passed
+
+
+def test_scores_without_labels_are_not_known_to_be_classes(files: Mapping[str, Path]) -> None:
+    coarse = manifest(files["coarse"], Gate("points", 100.0))
+    with pytest.raises(UsageError, match=r"nothing says that an output \(y\) decides.*--classes.*30dB"):
+        mh_edge.verify(files["float"], coarse, evaluation=files["unlabelled"])
+
+
+def test_what_the_gate_does_not_see_is_noted(files: Mapping[str, Path]) -> None:
+    few = {"x": X[:3], "labels": LABELS[:3]}
+    (candidate,) = mh_edge.verify(files["float"], files["coarse"], evaluation=few, max_drop="1%").candidates
+    assert "One of 3 samples weighs 33 points" in candidate.notes[0]
 
 
 def test_a_keras_model_beside_a_quantized_and_a_float_file(files: Mapping[str, Path]) -> None:
@@ -161,4 +193,10 @@ def test_the_command(files: Mapping[str, Path], capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     for text in ("FAILS 60dB", f"{KEPT:.2%}, float 100.00%", "same answer", "The SQNR of 'y' is"):
         assert text in shown
+    words[words.index(str(files["labelled"]))] = str(files["unlabelled"])
+    assert main([*words, "--max-drop", "60dB,100%"]) == 2
+    assert main([*words, "--max-drop", "60dB,100%", "--classes"]) == 5
+    assert "FAILS 100%,60dB" in capsys.readouterr().out
+    assert main([*words, "--max-drop", "-90dB"]) == 0
+    assert re.search(r"signal to noise +[\d.]+ dB \(column \d\)", capsys.readouterr().out)
     assert main([*words, "--max-drop", "60"]) == 2

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mh_edge.errors import InputError
-from mh_edge.quantization.data.sources import LABELS, Given, Part, Source, open_source
+from mh_edge.quantization.data.sources import LABELS, LABELS_OF, Given, Part, Source, open_source
 from mh_edge.quantization.scheme import Arrays
 from mh_edge.runtimes.base import check_feeds
 from mh_edge.signature import Signature, Tensor
@@ -35,13 +35,14 @@ WHOLLY_MASKED = "row"
 class Batch:
     """Some samples: feeds that fit the signature, and the labels of the first `count` where the set has them. first:
     index of the first sample in the set. filled: rows at the end that only repeat others, because the model's batch is
-    fixed.
+    fixed. named: labels that are said to be those of an output, by its name.
     """
 
     feeds: Arrays
     labels: np.ndarray | None
     first: int
     filled: int = 0
+    named: Arrays = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -132,8 +133,9 @@ def _size(signature: Signature, batch: int) -> tuple[int, bool]:
 
 
 def _taken(signature: Signature) -> Signature:
-    """The inputs as a set must hold them, with any number of samples."""
-    return Signature(tuple(replace(tensor, shape=("samples", *tensor.shape[1:])) for tensor in signature.inputs), ())
+    """The inputs as a set must hold them, with any number of samples, and the outputs."""
+    inputs = tuple(replace(tensor, shape=("samples", *tensor.shape[1:])) for tensor in signature.inputs)
+    return Signature(inputs, signature.outputs)
 
 
 def _outline(part: Part, taken: Signature) -> Arrays:
@@ -151,7 +153,8 @@ def _cast_to(given: str, wanted: str | None) -> str:
 
 def _count(arrays: Arrays, taken: Signature) -> int:
     """How many samples these are. Raises InputError when they do not fit."""
-    inputs = {name: array for name, array in arrays.items() if name != LABELS or not _has_labels(taken)}
+    labels = _labels(arrays, taken)
+    inputs = {name: array for name, array in arrays.items() if name not in labels}
     counts = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}
     if single := [name for name, count in counts.items() if count is None]:
         raise InputError(f"{single[0]!r} is a single number.", "The first axis of every array counts the samples.")
@@ -159,25 +162,31 @@ def _count(arrays: Arrays, taken: Signature) -> int:
         told = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
         raise InputError(f"the numbers of samples differ: {told}.", "The first axis of every array counts the samples.")
     check_feeds(taken, inputs, "the model")
+    outputs = [tensor.name for tensor in taken.outputs]
+    for name in labels:
+        if name != LABELS and name.removeprefix(LABELS_OF) not in outputs:
+            raise InputError(f"{name!r} are labels of no output.", f"The model gives: {', '.join(outputs)}.")
     return next(iter(counts.values())) or 0
 
 
-def _has_labels(taken: Signature) -> bool:
-    """Whether the arrays of that name are labels: no input is called so."""
-    return all(tensor.name != LABELS for tensor in taken.inputs)
+def _labels(names: Iterable[str], taken: Signature) -> list[str]:
+    """Which of the arrays are labels: no input is called so."""
+    inputs = {tensor.name for tensor in taken.inputs}
+    return [name for name in names if (name == LABELS or name.startswith(LABELS_OF)) and name not in inputs]
 
 
 def _checked(source: Source, taken: Signature, named: str) -> Iterator[Arrays]:
     """The pieces of a source, cast and checked; at least one."""
     inputs = {tensor.name: tensor for tensor in taken.inputs}
-    first, names = 0, None
+    first, names = 0, set[str]()
     for feeds in source.feeds():
         with _told(named):
             arrays = {name: _cast(name, array, inputs.get(name), first) for name, array in feeds.items()}
             count = _count(arrays, taken)
-            if names not in (None, arrays.keys()):
-                raise InputError(f"some parts have {LABELS!r} and others have none.", "Give all of them labels.")
-            names = arrays.keys()
+            if names and names != arrays.keys():
+                some = min(names ^ arrays.keys())
+                raise InputError(f"some parts have {some!r} and others have none.", "Give all of them labels.")
+            names = set(arrays)
             for name, array in arrays.items():
                 _require_numbers(name, array, first)
         if count:
@@ -238,7 +247,9 @@ def _batch(arrays: Arrays, first: int, taken: Signature, fixed: int) -> Batch:
     feeds = {tensor.name: arrays[tensor.name] for tensor in taken.inputs}
     if len(rows) > count:
         feeds = {name: array[rows] for name, array in feeds.items()}
-    return Batch(feeds, arrays.get(LABELS) if _has_labels(taken) else None, first, len(rows) - count)
+    labels = {name: arrays[name] for name in _labels(arrays, taken)}
+    named = {name.removeprefix(LABELS_OF): array for name, array in labels.items() if name != LABELS}
+    return Batch(feeds, labels.get(LABELS), first, len(rows) - count, named)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,9 @@ from mh_edge.quantization.scheme import Arrays
 LABELS = "labels"
 """The name under which a set holds the right answers, one per sample."""
 
+LABELS_OF = f"{LABELS}."
+"""Before an output's name: the right answers of that output."""
+
 Given = str | Path | Mapping[str, np.ndarray] | Callable[[], Iterator[Arrays]]
 """An .npz, a folder of .npy/.npz, "package.module:function", arrays by name, or a function that yields feeds."""
 

@@ -11,17 +11,22 @@ from mh_edge.errors import InputError
 from mh_edge.quantization.scheme import Arrays
 from mh_edge.signature import Signature, Tensor
 
+ROUNDING = 1e-3
+"""By which probabilities may sum to more or less than 1: those of a softmax in 16-bit floats, 11 bits each."""
+
 
 @dataclass(frozen=True)
 class Reading:
     """How one output is read. kind: as in `decisions`, None where it decides nothing. labelled: whether the labels are
-    its right answers. classes: how many it has, None for "values".
+    its right answers. classes: how many it has, None for "values". known: whether it is known to decide between
+    classes; else it does only if all of it turns out to be probabilities.
     """
 
     output: str
     kind: str | None
     labelled: bool = False
     classes: int | None = None
+    known: bool = True
 
     def right(self, labels: np.ndarray, first: int) -> np.ndarray:
         """The right decision at each position. first: index of the first sample. Raises InputError for a label that is
@@ -38,19 +43,21 @@ class Reading:
             raise InputError(
                 f"the label {flat[at]} of sample {first + at * len(labels) // len(flat)} is no class: "
                 f"{self.output!r} has {self.classes or 'whole numbers'}, counted from 0.",
-                "Correct the labels, or measure something else with --metric package.module:function.",
+                "Correct the labels; if they are numbers to be predicted, give --no-classes (classes=False), or "
+                "measure with --metric package.module:function.",
             )
         return flat.astype(np.int64)
 
 
 def read_classes(
-    signature: Signature, outputs: Arrays, labels: np.ndarray | None, classes: bool | None
+    signature: Signature, outputs: Arrays, labels: np.ndarray | None, named: Arrays, classes: bool | None
 ) -> Sequence[Reading]:
     """How each output is read, from those of some samples and their labels; see `judge` for the rules."""
     readings: list[Reading] = []
     for tensor in signature.outputs:
-        taken = any(reading.labelled for reading in readings)
-        readings.append(_read(tensor, outputs[tensor.name], None if taken else labels, classes))
+        taken = any(reading.labelled and reading.output not in named for reading in readings)
+        own = named.get(tensor.name, None if taken else labels)
+        readings.append(_read(tensor, outputs[tensor.name], own, classes))
     return readings
 
 
@@ -68,12 +75,18 @@ def _read(tensor: Tensor, values: np.ndarray, labels: np.ndarray | None, classes
     if values.ndim < 2 or width < 2:
         return nothing
     fits = labels is not None and (_ids(labels, values) or (labels.shape == values.shape and _one_hot(labels, width)))
-    fixed = isinstance(tensor.shape[-1], int) if tensor.shape else True
-    # Labels of this shape that name no classes are numbers to be predicted.
-    regression = labels is not None and labels.shape == values.shape and not fits
-    if classes or fits or (values.ndim == 2 and fixed and not regression):
+    if classes or fits:
         return Reading(tensor.name, "argmax", fits, width)
-    return nothing
+    # Labels of this shape that name no classes are numbers to be predicted.
+    regression = labels is not None and labels.shape == values.shape
+    fixed = isinstance(tensor.shape[-1], int)
+    return Reading(tensor.name, "argmax", False, width, known=False) if fixed and not regression else nothing
+
+
+def are_probabilities(values: np.ndarray) -> bool:
+    """Whether all numbers lie in [0, 1] and each row of the last axis sums to 1, up to ROUNDING."""
+    within = (values >= -ROUNDING) & (values <= 1 + ROUNDING)
+    return bool(within.all() and (np.abs(values.sum(-1, dtype=np.float64) - 1) <= ROUNDING).all())
 
 
 def _positions(array: np.ndarray) -> tuple[int, ...]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mh_edge.errors import InputError, UsageError
-from mh_edge.quantization.judging.verdict import Verdict
+from mh_edge.quantization.judging.verdict import Verdict, of_user
 
 UNITS = {"points": "%", "db": "dB"}
 """Kind of gate -> how its limit is written."""
 
-EXAMPLES = 'Write "1%" (points of accuracy; without labels, of top-1 agreement) or "30dB" (the least SQNR).'
+EXAMPLES = 'Write "1%" (points of accuracy; without labels, of top-1 agreement), "30dB" (the least SQNR) or "1%,30dB".'
 
 ROUNDING = 1e-9
 """Points by which a drop may pass the limit: 90.1 % − 89.1 % is 1.0000000000000142 in floats."""
@@ -22,18 +22,30 @@ ROUNDING = 1e-9
 @dataclass(frozen=True)
 class Gate:
     """kind "points": accuracy (without labels, top-1 agreement) may be at most `limit` percentage points below the
-    float model's (below 100 %). kind "db": the SQNR of every output must be at least `limit` decibels.
+    float model's (below 100 %). kind "db": the SQNR of every output must be at least `limit` decibels. least_db: that
+    of a gate of points, which then asks for both.
     """
 
     kind: str
     limit: float
+    least_db: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.limit:g}{UNITS[self.kind]}"
+        also = "" if self.least_db is None else f",{self.least_db:g}{UNITS['db']}"
+        return f"{self.limit:g}{UNITS[self.kind]}{also}"
 
     @classmethod
     def parse(cls, text: str) -> Gate:
-        """`1%`, `0.5%`, `30dB`. Raises UsageError for anything else."""
+        """`1%`, `0.5%`, `30dB`, or one of each: `1%,30dB`. Raises UsageError for anything else."""
+        gates = sorted(map(cls._one, text.split(",")), key=lambda gate: gate.kind == "db")
+        if len(gates) == 2 and gates[0].kind != gates[1].kind:
+            return cls("points", gates[0].limit, gates[1].limit)
+        if len(gates) > 1:
+            raise UsageError(f"the gate {text!r} has two limits of a kind.", EXAMPLES)
+        return gates[0]
+
+    @classmethod
+    def _one(cls, text: str) -> Gate:
         number = text.strip()
         unit = next((unit for unit in UNITS.values() if number.lower().endswith(unit.lower())), "")
         try:
@@ -52,23 +64,59 @@ class Gate:
         """None when the verdict passes, else what was lost, as a sentence without its full stop.
 
         Numbers that are NaN or infinite in the quantized model alone pass no gate. Raises UsageError when there is
-        nothing to take points of: no labels, and no output that is like classes.
+        nothing to take points of: no labels, and no output that is like classes; or a metric that is no share.
         """
         for name, change in verdict.outputs.items():
             if change.not_finite:
                 return f"{change.not_finite} of the numbers of {name!r} became NaN or infinite"
-        return self._points(verdict) if self.kind == "points" else self._decibels(verdict)
+        points = self._points(verdict) if self.kind == "points" else None
+        least = self.limit if self.kind == "db" else self.least_db
+        decibels = None if least is None else _decibels(verdict, least)
+        return "; ".join(filter(None, (points, decibels))) or None
+
+    def notes(self, verdict: Verdict) -> tuple[str, ...]:
+        """What the gate does not see: outputs of which it says nothing, and losses smaller than a sample."""
+        if self.kind != "points":
+            return ()
+        notes = []
+        labelled = verdict.accuracy is not None
+        left = [
+            repr(name)
+            for name, one in verdict.outputs.items()
+            if (one.accuracy if labelled else one.top1_agreement) is None
+        ]
+        if left and self.least_db is None and not of_user(verdict.metric):
+            why = "came without labels of their own" if labelled else "are not known to be classes"
+            notes.append(
+                f"The gate {self} says nothing of {', '.join(left)}, which {why}; "
+                f'"{self},30dB" asks for a least SQNR of every output too.'
+            )
+        if 0 < self.limit < 100 / verdict.samples:
+            notes.append(
+                f"One of {verdict.samples} samples weighs {100 / verdict.samples:.2g} points, more than the gate "
+                f"{self} allows: it takes {math.ceil(100 / self.limit)} samples to tell such a loss."
+            )
+        return tuple(notes)
 
     def _points(self, verdict: Verdict) -> str | None:
+        if not verdict.share:
+            raise UsageError(
+                f"the gate {self} asks for points, and the metric {verdict.metric} gives numbers outside 0 to 1 "
+                f"(mean {verdict.accuracy_float:.4g} for float, {verdict.accuracy:.4g} quantized).",
+                "Let it return 1 for what could not be better and 0 for the worst: of an error e, which is better when "
+                'lower, 1 - min(e / worst, 1). Or give the least SQNR, "30dB".',
+            )
         if verdict.accuracy is not None and verdict.accuracy_float is not None:
             what, before, after = verdict.metric, 100 * verdict.accuracy_float, 100 * verdict.accuracy
         elif verdict.top1_agreement is not None:
             what, before, after = "top-1 agreement with the float model", 100.0, 100 * verdict.top1_agreement
         else:
             raise UsageError(
-                f"the gate {self} asks for points of accuracy, and the outputs ({', '.join(verdict.outputs)}) are no "
-                "classes that came with labels.",
-                'For numbers that are no classes give the least SQNR instead, such as "30dB", or a --metric.',
+                f"the gate {self} asks for points of accuracy, and nothing says that an output ("
+                f"{', '.join(verdict.outputs)}) decides between classes: no labels fit, and no output holds "
+                "probabilities.",
+                "Give `labels` with the data, or --classes (classes=True) for outputs that are a score per class. For "
+                'numbers that are no classes give the least SQNR, such as "30dB", or a --metric.',
             )
         drop = before - after
         if drop <= self.limit + ROUNDING:
@@ -78,25 +126,29 @@ class Gate:
             f"{verdict.samples} samples; the gate allows {self.limit:g}"
         )
 
-    def _decibels(self, verdict: Verdict) -> str | None:
-        name, change = min(verdict.outputs.items(), key=lambda item: item[1].sqnr_db)
-        if change.sqnr_db >= self.limit:
-            return None
-        return (
-            f"the SQNR of {name!r} is {change.sqnr_db:.{_digits(change.sqnr_db, self.limit)}f} dB on {verdict.samples} "
-            f"samples; the gate asks for {self.limit:g}"
-        )
-
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "limit": self.limit}
+        also = {} if self.least_db is None else {"least_db": self.least_db}
+        return {"kind": self.kind, "limit": self.limit, **also}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Gate:
         """Raises InputError when it is not what `to_json` writes."""
-        kind, limit = data.get("kind"), data.get("limit")
-        if kind not in UNITS or not isinstance(limit, int | float):
+        kind, limit, least = data.get("kind"), data.get("limit"), data.get("least_db")
+        both = kind == "points" and isinstance(least, int | float)
+        if kind not in UNITS or not isinstance(limit, int | float) or not (least is None or both):
             raise InputError(f"{dict(data)!r} is no gate.", f"Give another one: --max-drop. {EXAMPLES}")
-        return cls(kind, float(limit))
+        return cls(kind, float(limit), None if least is None else float(least))
+
+
+def _decibels(verdict: Verdict, least: float) -> str | None:
+    name, change = min(verdict.outputs.items(), key=lambda item: item[1].sqnr_db)
+    if change.sqnr_db >= least:
+        return None
+    of = repr(name) if change.columns is None else f"column {change.columns[0]} of {name!r}"
+    return (
+        f"the SQNR of {of} is {change.sqnr_db:.{_digits(change.sqnr_db, least)}f} dB on {verdict.samples} samples; "
+        f"the gate asks for {least:g}"
+    )
 
 
 def _digits(value: float, limit: float) -> int:

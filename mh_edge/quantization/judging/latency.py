@@ -1,7 +1,10 @@
-"""Time of quantized files beside the float one's, in one process: each round runs all of them in a new random order.
+"""Time of quantized files beside the float one's, in one process, in blocks: each opens all files anew and runs them in
+rounds, each in a new random order.
 
-The float file is opened twice. What the second session seems to gain or lose is this machine's noise: a difference
-inside it is none. Wall time, because a call that uses several threads is waited for.
+Where the memory of a session lies moves its time by several hundredths, for as long as it is open. So the ratio is
+measured in several blocks, and the interval is that of the blocks, not of the rounds. In each block the float file is
+opened twice: by how much these two differ is this machine's noise, and a difference inside it is none. Wall time,
+because a call that uses several threads is waited for.
 """
 
 from __future__ import annotations
@@ -25,6 +28,16 @@ from mh_edge.runtimes import open_session
 SECONDS = 2.0
 """Of measuring, for all files together."""
 
+BLOCKS = 5
+
+STUDENT = 2.776
+"""97.5 % of Student's t distribution with BLOCKS - 1 degrees of freedom."""
+
+MOVED = 2**16
+"""Bytes, at most, by which the memory of each session is moved: sessions opened in turn would lie where those before
+did.
+"""
+
 SAMPLE = 4e-4
 """Seconds that one sample lasts at least, in as many calls as that takes: the clock and Python's own work around a call
 count for a thousandth then.
@@ -36,24 +49,22 @@ WARM = 0.25
 STEADY = 0.05
 """Warm is when a round takes no longer than this more or less than the one before."""
 
-ROUNDS = (5, 400)
-"""Least and most rounds."""
+ROUNDS = (1, 100)
+"""Least and most rounds of a block."""
 
 PERCENTILE = 20
 """Of the rounds: other programs only ever make a call slower, so the lower times are the file's own."""
 
 LEAST_NOISE = 1.02
-"""Sessions of one file differ by that factor through where their memory lies, which two of them need not show."""
-
-RESAMPLES = 1000
-"""Of the rounds, for the interval."""
+"""Sessions of one file differ by that factor, which a few of them need not show."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """ratio: time of the quantized file / time of the float one, each the 20th percentile of the rounds. interval: that
-    ratio's 95 %, by resampling the rounds. ms: milliseconds a call, float's first. noise: the factor by which the float
-    file seems to differ from itself. batch: samples a call. threads: of the runtime.
+    """ratio: time of the quantized file / time of the float one, in each block the 20th percentile of the rounds, over
+    the blocks the geometric mean. interval: where the ratio of another such run lies in 95 of 100, by how the blocks
+    differ. ms: milliseconds a call, float's first. noise: the greatest factor by which the two sessions of the float
+    file differ in a block. batch: samples a call. threads: of the runtime. rounds: of all blocks.
     """
 
     ratio: float
@@ -78,18 +89,19 @@ class Latency:
     def sentence(self) -> str:
         """The result in plain words."""
         if self.slower:
-            found = f"It is SLOWER than the float model here, {self.ratio:.2f} times its time"
+            found = f"In this run it was SLOWER than the float model, {self.ratio:.2f} times its time"
         elif self.faster:
-            found = f"It is faster than the float model here, {self.ratio:.2f} of its time"
+            found = f"In this run it was faster than the float model, {self.ratio:.2f} of its time"
         else:
-            found = f"It takes as long as the float model within the noise, {self.ratio:.2f} of its time"
+            found = f"In this run it took as long as the float model within the noise, {self.ratio:.2f} of its time"
         low, high = self.interval
         threads = {None: "as many threads as the runtime likes", 1: "1 thread"}.get(
             self.threads, f"{self.threads} threads"
         )
         return (
-            f"{found} (95 %: {low:.2f} to {high:.2f}; noise up to a factor of {self.noise:.2f}): {self.ms[1]:.3g} ms "
-            f"against {self.ms[0]:.3g} ms a call at batch {self.batch}, {threads}."
+            f"{found} (95 %: {low:.2f} to {high:.2f} over {BLOCKS} openings of the files; noise up to a factor of "
+            f"{self.noise:.2f}): {self.ms[1]:.3g} ms against {self.ms[0]:.3g} ms a call at batch {self.batch}, "
+            f"{threads}."
         )
 
 
@@ -108,44 +120,58 @@ def compare_latency(
     number.
     Raises InputError when two files fix different numbers, or one does not run.
     """
-    with ExitStack() as stack:
-        float_model, control = (stack.enter_context(open_session(reference, threads=threads)) for _ in range(2))
-        sessions = {name: stack.enter_context(open_session(path, threads=threads)) for name, path in candidates.items()}
-        fixed = {size for one in (float_model, *sessions.values()) if (size := fixed_batch(one.signature)) is not None}
-        if len(fixed) > 1:
-            raise InputError(
-                f"the files take {', '.join(map(str, sorted(fixed)))} samples a call, so their times do not compare.",
-                "Fix the same batch in all of them.",
-            )
-        batch = next(iter(fixed), batch)
-        taken = rows(feeds, batch)
-        parts = {name: Counterpart.of(session, float_model.signature) for name, session in sessions.items()}
-        calls: list[Call] = [partial(float_model.run, taken), partial(control.run, taken)]
-        calls += [partial(part.session.run, part.feeds(taken)) for part in parts.values()]
-        times = _times(calls, seconds)
-    ratios, low, high = _ratios(times)
-    noise = max(LEAST_NOISE, math.exp(max(abs(math.log(end)) for end in (low[1], high[1]))))
-    typical = 1e3 * np.percentile(times, PERCENTILE, axis=0)
+    order = random.Random(0)  # noqa: S311 - an order, no secret
+    files = [reference, reference, *candidates.values()]
+    blocks, taken = [], batch
+    for _ in range(BLOCKS):
+        with ExitStack() as stack:
+            calls, taken = _opened(files, feeds, batch, threads, order, stack)
+            blocks.append(_times(calls, seconds / BLOCKS, order))
+    typical = np.stack([np.percentile(times, PERCENTILE, axis=0) for times in blocks])
+    noise = max(LEAST_NOISE, math.exp(np.abs(np.log(typical[:, 1] / typical[:, 0])).max()))
+    base = np.sqrt(typical[:, 0] * typical[:, 1])
     return {
-        name: Latency(
-            ratio=float(ratios[column]),
-            interval=(float(low[column]), float(high[column])),
-            ms=(float(typical[0]), float(typical[column])),
-            noise=noise,
-            batch=batch,
-            threads=threads,
-            rounds=len(times),
-        )
+        name: _latency(base, typical[:, column], noise, taken, threads, sum(map(len, blocks)))
         for column, name in enumerate(candidates, 2)
     }
+
+
+def _latency(base: np.ndarray, own: np.ndarray, noise: float, batch: int, threads: int | None, rounds: int) -> Latency:
+    """base, own: seconds of a call of the float model and of the other one, (blocks,)."""
+    logs = np.log(own / base)
+    middle = float(logs.mean())
+    # The means of two runs differ by sqrt(2 / BLOCKS) of what two blocks of them differ from their mean.
+    apart = STUDENT * float(logs.std(ddof=1)) * math.sqrt(2 / BLOCKS)
+    ms = (1e3 * math.exp(np.log(base).mean()), 1e3 * math.exp(np.log(own).mean()))
+    ends = math.exp(middle - apart), math.exp(middle + apart)
+    return Latency(math.exp(middle), ends, ms, noise, batch, threads, rounds)
 
 
 Call = Callable[[], object]
 
 
-def _times(calls: list[Call], seconds: float) -> np.ndarray:
+def _opened(
+    files: list[Path], feeds: Arrays, batch: int, threads: int | None, order: random.Random, stack: ExitStack
+) -> tuple[list[Call], int]:
+    """Sessions of all files, opened in a random order with gaps between -> a call of each, and its samples."""
+    sessions, gaps = {}, []
+    for column in order.sample(range(len(files)), len(files)):
+        gaps.append(bytearray(order.randrange(MOVED)))
+        sessions[column] = stack.enter_context(open_session(files[column], threads=threads))
+    fixed = {size for one in sessions.values() if (size := fixed_batch(one.signature)) is not None}
+    if len(fixed) > 1:
+        raise InputError(
+            f"the files take {', '.join(map(str, sorted(fixed)))} samples a call, so their times do not compare.",
+            "Fix the same batch in all of them.",
+        )
+    batch = next(iter(fixed), batch)
+    taken = rows(feeds, batch)
+    parts = [Counterpart.of(sessions[column], sessions[0].signature) for column in range(len(files))]
+    return [partial(part.session.run, part.feeds(taken)) for part in parts], batch
+
+
+def _times(calls: list[Call], seconds: float, order: random.Random) -> np.ndarray:
     """Seconds of one call, (rounds, calls)."""
-    order = random.Random(0)  # noqa: S311 - an order, no secret
     repeats, turn = _warm(calls, seconds * WARM)
     least, most = ROUNDS
     rounds = max(least, min(most, int(seconds * (1 - WARM) / turn)))
@@ -181,12 +207,3 @@ def _timed(call: Call, repeats: int) -> float:
     for _ in range(repeats):
         call()
     return (time.perf_counter() - started) / repeats
-
-
-def _ratios(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each column to the first -> the ratios, and the ends of their 95 % intervals."""
-    typical = np.percentile(times, PERCENTILE, axis=0)
-    picked = np.random.default_rng(0).integers(len(times), size=(RESAMPLES, len(times)))
-    resampled = np.stack([np.percentile(column[picked], PERCENTILE, axis=1) for column in times.T], axis=1)
-    low, high = np.percentile(resampled / resampled[:, :1], (2.5, 97.5), axis=0)
-    return typical / typical[0], low, high

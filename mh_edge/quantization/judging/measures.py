@@ -13,95 +13,131 @@ THRESHOLDS = (0.5, 0.0)
 """Where one number turns from class 0 to class 1: a probability, or a logit."""
 
 
+ROUNDING = 1e-6
+"""A column whose deviation is smaller, beside its largest number, is constant: float32 rounds by about as much."""
+
+
+def _zeros() -> np.ndarray:
+    return np.zeros(1)  # of any number of columns, once some are added
+
+
 @dataclass
 class Spread:
-    """Mean, standard deviation and limits of all numbers of an output; those that are not finite are left out.
+    """Mean, standard deviation and limits of each column of an output; numbers that are not finite are left out.
 
     Blocks are merged by M = M_a + M_b + d² n_a n_b / n, d the difference of their means (Chan, Golub, LeVeque 1979):
     sums of squares would cancel where the mean is large.
     """
 
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-    low: float = math.inf
-    high: float = -math.inf
+    count: np.ndarray = field(default_factory=_zeros)
+    mean: np.ndarray = field(default_factory=_zeros)
+    squares: np.ndarray = field(default_factory=_zeros)
+    low: np.ndarray = field(default_factory=lambda: np.full(1, math.inf))
+    high: np.ndarray = field(default_factory=lambda: np.full(1, -math.inf))
     left_out: int = 0
 
     def add(self, block: np.ndarray) -> None:
-        numbers = block[np.isfinite(block)]
-        self.left_out += block.size - numbers.size
-        if not numbers.size:
-            return
-        mean, total = float(numbers.mean()), self.count + numbers.size
-        apart = mean - self.mean
-        self.squares += float(((numbers - mean) ** 2).sum()) + apart**2 * self.count * numbers.size / total
-        self.mean += apart * numbers.size / total
+        """block: (numbers, columns) in float64."""
+        known = np.isfinite(block)
+        count = known.sum(0)
+        self.left_out += block.size - int(count.sum())
+        mean = np.where(known, block, 0.0).sum(0) / np.maximum(count, 1)
+        apart, total = mean - self.mean, self.count + count
+        self.squares = self.squares + (np.where(known, block - mean, 0.0) ** 2).sum(0)
+        self.squares += apart**2 * self.count * count / np.maximum(total, 1)
+        self.mean = self.mean + apart * count / np.maximum(total, 1)
         self.count = total
-        self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
+        self.low = np.minimum(self.low, np.where(known, block, math.inf).min(0, initial=math.inf))
+        self.high = np.maximum(self.high, np.where(known, block, -math.inf).max(0, initial=-math.inf))
+
+    def pooled(self) -> Spread:
+        """That of all columns as one."""
+        count = self.count.sum(keepdims=True)
+        mean = (self.count * self.mean).sum(keepdims=True) / np.maximum(count, 1)
+        squares = (self.squares + self.count * (self.mean - mean) ** 2).sum(keepdims=True)
+        low, high = self.low.min(keepdims=True), self.high.max(keepdims=True)
+        return Spread(count, mean, squares, low, high, self.left_out)
 
     @property
-    def deviation(self) -> float:
-        """The standard deviation; exactly 0 where all numbers are the same."""
-        return 0.0 if self.low >= self.high else math.sqrt(self.squares / self.count)
+    def deviation(self) -> np.ndarray:
+        """The standard deviations; exactly 0 where all numbers are the same."""
+        return np.where(self.low >= self.high, 0.0, np.sqrt(self.squares / np.maximum(self.count, 1)))
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Which columns are the same in every sample, up to rounding: they have no scale of their own."""
+        largest = np.maximum(np.abs(self.low), np.abs(self.high))
+        return np.asarray((self.count > 0) & (self.deviation <= ROUNDING * largest))
 
 
 @dataclass
 class Errors:
-    """r, the float model's output, against y, the quantized one's; see Change. A y that is not finite where r is has an
-    infinite error.
+    """r, the float model's output, against y, the quantized one's, column by column; see Change. A y that is not finite
+    where r is has an infinite error.
     """
 
-    count: int = 0
     samples: int = 0
-    signal: float = 0.0
-    noise: float = 0.0
-    total: float = 0.0
-    largest: float = 0.0
+    count: np.ndarray = field(default_factory=_zeros)
+    signal: np.ndarray = field(default_factory=_zeros)
+    noise: np.ndarray = field(default_factory=_zeros)
+    total: np.ndarray = field(default_factory=_zeros)
+    largest: np.ndarray = field(default_factory=_zeros)
     cosines: float = 0.0
     not_finite: int = 0
 
-    def add(self, r: np.ndarray, y: np.ndarray) -> None:
-        """r, y: (samples, numbers) in float64."""
+    def add(self, r: np.ndarray, y: np.ndarray, columns: int = 1) -> None:
+        """r, y: (samples, numbers) in float64; number i belongs to column i modulo `columns`."""
         known, whole = np.isfinite(r), np.isfinite(y)
         r, y = np.where(known, r, 0.0), np.where(known & whole, y, 0.0)
         broken = known & ~whole
         error = np.where(broken, np.inf, np.abs(r - y))
-        self.count += int(known.sum())
         self.samples += len(r)
-        self.signal += float((r * r).sum())
-        self.noise += float((error * error).sum())
-        self.total += float(error.sum())
-        self.largest = max(self.largest, float(error.max(initial=0.0)))
         self.not_finite += int(broken.sum())
         norms = np.sqrt((r * r).sum(1)) * np.sqrt((y * y).sum(1))
         # Two zero vectors are the same; one of them alone has no direction to share.
         alike = np.where((r == y).all(1), 1.0, np.divide((r * y).sum(1), norms, where=norms > 0, out=np.zeros(len(r))))
         self.cosines += float(np.where(broken.any(1), 0.0, alike).sum())
+        known, r, error = (array.reshape(-1, columns) for array in (known, r, error))
+        self.count = self.count + known.sum(0)
+        self.signal = self.signal + (r * r).sum(0)
+        self.noise = self.noise + (error * error).sum(0)
+        self.total = self.total + error.sum(0)
+        self.largest = np.maximum(self.largest, error.max(0, initial=0.0))
 
-    def change(self, spread: Spread, agreement: float | None) -> Change:
-        """spread: of r, on the same samples."""
-        if self.noise == 0:
-            sqnr = math.inf
-        elif self.signal == 0 or math.isinf(self.noise):
-            sqnr = -math.inf
+    def change(self, spread: Spread, agreement: float | None, *, apart: bool = False) -> Change:
+        """spread: of r, on the same samples. apart: whether each column is measured by itself, and the worst counts."""
+        pooled = spread.pooled()
+        count, signal, noise, total = self.count, self.signal, self.noise, self.total
+        deviation, largest = spread.deviation, self.largest
+        if apart:
+            level = signal.sum() / max(count.sum(), 1)
+            signal = np.where(spread.constant, level * count, signal)
+            deviation = np.where(spread.constant, pooled.deviation, deviation)
         else:
-            sqnr = 10 * math.log10(self.signal / self.noise)
-        mean = self.total / self.count if self.count else 0.0
+            count, signal, noise, total = (one.sum(keepdims=True) for one in (count, signal, noise, total))
+            deviation, largest = pooled.deviation, largest.max(keepdims=True)
+        sqnr = _decibels(signal, noise)
+        mean, most = _per(total / np.maximum(count, 1), deviation), _per(largest, deviation)
+        worst = int(sqnr.argmin()), int(mean.argmax()), int(most.argmax())
         return Change(
-            sqnr_db=sqnr,
-            mean_error_std=_per(mean, spread.deviation),
-            max_error_std=_per(self.largest, spread.deviation),
+            sqnr_db=float(sqnr[worst[0]]),
+            mean_error_std=float(mean[worst[1]]),
+            max_error_std=float(most[worst[2]]),
             cosine=self.cosines / self.samples,
             top1_agreement=agreement,
             not_finite=self.not_finite,
+            columns=worst if apart else None,
         )
 
 
-def _per(error: float, deviation: float) -> float:
-    if error == 0:
-        return 0.0
-    return error / deviation if deviation else math.inf
+def _decibels(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(noise == 0, math.inf, 10 * np.log10(signal / noise))
+
+
+def _per(error: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, 0.0, error / deviation)
 
 
 def decisions(kind: str, values: np.ndarray) -> np.ndarray:

@@ -23,20 +23,21 @@ SECONDS_EACH = 0.5
 @dataclass(frozen=True)
 class Measure:
     """How quantized files are measured. metric: in place of the share of right answers. batch, threads: of the timing;
-    threads=None leaves it out.
+    threads=None leaves it out. classes: see judge.
     """
 
     data: Data
     metric: Metric | None = None
     batch: int = 1
     threads: int | None = 1
+    classes: bool | None = None
 
     def verdicts(self, source: Artifact, files: Mapping[str, Path], tell: Progress = silent) -> dict[str, Verdict]:
         """Float against each of the files, by the names they are given under."""
         with ExitStack() as stack:
             reference = stack.enter_context(open_session(source.path))
             sessions = {name: stack.enter_context(open_session(path)) for name, path in files.items()}
-            verdicts = judge(reference, sessions, self.data, metric=self.metric, progress=tell)
+            verdicts = judge(reference, sessions, self.data, metric=self.metric, classes=self.classes, progress=tell)
         sized = {
             name: replace(verdict, size_ratio=inspect(files[name]).bytes / source.bytes)
             for name, verdict in verdicts.items()

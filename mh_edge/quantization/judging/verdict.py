@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+ACCURACY = "accuracy"
+"""What the share of right answers is called."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -14,7 +17,13 @@ class Change:
     sqnr_db: 10 log10(sum r² / sum (r - y)²). mean_error_std, max_error_std: mean and max of |r - y| in units of the
     standard deviation of r. cosine: mean over samples of (r · y) / (|r| |y|). top1_agreement: share of samples (of
     positions, where there are several) whose greatest entry stands at the same place; None when the output is not
-    class-like. not_finite: numbers that are NaN or infinite in y and not in r; their error is infinite.
+    class-like. not_finite: numbers that are NaN or infinite in y and not in r; their error is infinite. accuracy,
+    accuracy_float: share right, where the output has labels.
+
+    columns: of the last axis, where each of the first three figures comes from. Numbers that are no scores of classes
+    may be metres beside degrees, so each column is measured by its own sums and deviation, and the worst one counts; a
+    constant column, which has none, by those of the whole output. None where all numbers are measured as one: scores,
+    and a last axis that is free or longer than COLUMNS (see judge).
     """
 
     sqnr_db: float
@@ -23,16 +32,21 @@ class Change:
     cosine: float
     top1_agreement: float | None = None
     not_finite: int = 0
+    columns: tuple[int, int, int] | None = None
+    accuracy_float: float | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Float against quantized. on: what it was measured on, in words. accuracy, accuracy_float: share right, or the
-    mean of the user's metric (metric: its name), with labels only. worse, better: samples (positions, where there are
-    several) that only the float, only the quantized model got right; with a metric, that it rates higher in the one or
-    the other. latency_ratio: time of quantized / float at `latency_batch` samples a call, interleaved in one run;
-    latency_interval: 95 %. latency_ms: (float, quantized). latency_words: what of that stands out of the noise.
-    size_ratio: bytes / bytes.
+    """Float against quantized. on: what it was measured on, in words. batch: the samples a call that the figures were
+    taken at; where the range of an activation is taken anew at every call they depend on it. accuracy, accuracy_float:
+    share right, of the labelled output that lost most, or the mean of the user's metric (metric: the name of either).
+    share: whether these are shares of 1; False for a metric whose values leave [0, 1]. worse, better: samples
+    (positions, where there are several) that only the float, only the quantized model got right; with a metric, that it
+    rates higher in the one or the other. latency_ratio: time of quantized / float at `latency_batch` samples a call,
+    interleaved in one run; latency_interval: 95 %. latency_ms: (float, quantized). latency_words: what of that stands
+    out of the noise. size_ratio: bytes / bytes.
     """
 
     on: str
@@ -41,6 +55,7 @@ class Verdict:
     metric: str | None = None
     accuracy_float: float | None = None
     accuracy: float | None = None
+    share: bool = True
     worse: int | None = None
     better: int | None = None
     size_ratio: float | None = None
@@ -49,6 +64,7 @@ class Verdict:
     latency_ms: tuple[float, float] | None = None
     latency_batch: int | None = None
     latency_words: str | None = None
+    batch: int | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -78,10 +94,12 @@ class Verdict:
         return {
             "on": self.on,
             "samples": self.samples,
+            "batch": self.batch,
             "top1_agreement": self.top1_agreement,
             "metric": self.metric,
             "accuracy_float": self.accuracy_float,
             "accuracy": self.accuracy,
+            "share": self.share,
             "worse": self.worse,
             "better": self.better,
             "sqnr_db": self.sqnr_db,
@@ -97,3 +115,8 @@ class Verdict:
             "outputs": {name: vars(change) for name, change in self.outputs.items()},
             "notes": list(self.notes),
         }
+
+
+def of_user(metric: str | None) -> bool:
+    """Whether that is the name of a user's metric."""
+    return metric is not None and metric != ACCURACY and not metric.startswith(f"{ACCURACY} of ")
