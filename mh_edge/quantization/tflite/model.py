@@ -202,8 +202,14 @@ def no_quantize(regex: str, operation: str = "*") -> Entry:
     return {"regex": regex, "operation": operation, "algorithm_key": NO_QUANTIZE, "op_config": {}}
 
 
-def quantized(content: bytes, recipe: Sequence[Entry], ranges: Ranges | None = None) -> bytes:
-    """What litert-quantizer makes of a file by a recipe. ranges: of every float tensor that is no constant.
+def quantized(
+    content: bytes,
+    recipe: Sequence[Entry],
+    ranges: Ranges | None = None,
+    bounds: Mapping[str, np.ndarray] | None = None,
+) -> bytes:
+    """What litert-quantizer makes of a file by a recipe. ranges: of every float tensor that is no constant. bounds: the
+    greatest entry to quantize a weight for, where that is not its own.
 
     Raises ConversionError with what litert-quantizer says when it cannot.
     """
@@ -212,7 +218,7 @@ def quantized(content: bytes, recipe: Sequence[Entry], ranges: Ranges | None = N
         try:
             made = quantizer.Quantizer(content, list(recipe))
             result = made.quantize(
-                None if ranges is None else _as_statistics(content, ranges),
+                None if ranges is None else _as_statistics(content, ranges) | _as_extremes(bounds or {}),
                 enable_progress_bar=False,
                 enable_progress_report=False,
             )
@@ -251,6 +257,10 @@ def _as_statistics(content: bytes, ranges: Ranges) -> dict[str, dict[str, np.nda
         for name, one in ranges.items()
         if name in ranks
     }
+
+
+def _as_extremes(bounds: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    return {name: {"min": -bound, "max": bound} for name, bound in bounds.items()}
 
 
 def saving(content: bytes) -> Callable[[Path], Sequence[Path]]:

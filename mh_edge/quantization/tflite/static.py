@@ -11,6 +11,7 @@ from mh_edge.artifact import Artifact
 from mh_edge.packages import require
 from mh_edge.quantization.scheme import Options, Quantized, Range, RangeChange, Ranges
 from mh_edge.quantization.tflite import model as litert
+from mh_edge.quantization.tflite.biases import bounds_for_biases
 from mh_edge.quantization.tflite.masks import keep_masks
 from mh_edge.quantization.tflite.rewriting import greatest_for_any, rewrite
 
@@ -50,9 +51,11 @@ def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits:
     reasons |= _boundless(model, operations, adjusted)
     content = litert.pack(model)
     if ranges:
-        content = _integers_from_integers(
-            litert.quantized(content, _recipe(model, operations, options, reasons, bits), adjusted)
-        )
+        recipe = _recipe(model, operations, options, reasons, bits)
+        made = litert.quantized(content, recipe, adjusted)
+        if bounds := bounds_for_biases(model, made):
+            made = litert.quantized(content, recipe, adjusted, bounds)
+        content = _integers_from_integers(made)
     return Quantized(
         litert.saving(content),
         tuple(_told(ranges, adjusted, changes, litert.float_tensors(content))),

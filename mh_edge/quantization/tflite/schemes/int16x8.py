@@ -17,8 +17,8 @@ MARGIN = 12.0
 def int16x8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights in 8-bit, activations in 16-bit integers, masks kept.
 
-    x = scale · q, activations symmetric as well; biases in 64 bits. Otherwise as int8. LiteRT's table of exp ends at
-    −10, so a hidden step keeps a weight of 1/32768 where in int8 it has none. No delegate takes it: many times slower
-    than float on a processor that has a float unit.
+    x = scale · q, activations symmetric as well; biases are stored in 64 bits and fit in 32. Otherwise as int8.
+    LiteRT's table of exp ends at −10, so a hidden step keeps a weight of 1/32768 where in int8 it has none. No delegate
+    takes it: many times slower than float on a processor that has a float unit.
     """
     return quantize_static(source, ranges, options, bits=BITS, margin=MARGIN)

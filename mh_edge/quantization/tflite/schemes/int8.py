@@ -19,7 +19,7 @@ def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
 
     x = scale · (q − zero_point): weights symmetric, with a scale for each output channel or one for all; activations
     with one scale each, by the ranges; biases in 32 bits. Inputs and outputs stay float unless integer_io is set;
-    booleans and indices stay what they are. See litert_masks for attention masks, litert_rewriting for what is put
-    otherwise first; what still computes in float is told as kept_float.
+    booleans and indices stay what they are. See masks.py for attention masks, biases.py for large biases, rewriting.py
+    for what is put otherwise first; what still computes in float is told as kept_float.
     """
     return quantize_static(source, ranges, options, bits=BITS, margin=MARGIN)
