@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +44,14 @@ class Outcome:
         return max(float(np.abs(y - r).mean() / r.std()) for y, r in zip(self.found, self.truth, strict=True))
 
 
-def apply(name: str, case: Case, folder: Path, options: Options | None = None) -> Outcome:
-    """Save the model, quantize it, check the file, open and run it."""
-    source = case.save(folder / "float.onnx")
-    quantized = find_scheme("onnx", name).quantize(inspect(source), {}, options or Options())
+def apply(
+    name: str, case: Case, folder: Path, options: Options | None = None, seen: Mapping[str, np.ndarray] | None = None
+) -> Outcome:
+    """Save the model, quantize it, check the file, open and run it. seen: what it is calibrated on, if not that."""
+    source, scheme, options = case.save(folder / "float.onnx"), find_scheme("onnx", name), options or Options()
+    artifact = inspect(source)
+    ranges = scheme.calibrate(artifact, options, [seen or case.feeds]) if scheme.calibrate else {}
+    quantized = scheme.quantize(artifact, ranges, options)
     files = tuple(quantized.save(folder / "quantized.onnx"))
     onnx.checker.check_model(str(files[0]), full_check=True)
     return Outcome(files[0], files, quantized, run(source, case), run(files[0], case))

@@ -44,12 +44,19 @@ def _one(b: Builder, scores: str, path: Path, **inputs: np.ndarray) -> onnx.Mode
 
 def test_a_mask_that_is_given_is_told_by_its_range(tmp_path: Path) -> None:
     b = Builder()
-    product = b.op("MatMul", "x", np.ones((DIM, TIME)))
+    product = b.op("Add", b.op("MatMul", "x", np.ones((DIM, TIME))), b.op("Tanh", "hidden"), to="product")
     model = _one(b, b.op("Add", product, "hidden"), tmp_path / "m.onnx", hidden=np.zeros((1, TIME, TIME), np.float32))
     assert not masks.find(model)[0].masks
-    assert masks.find(model, {"hidden": Range(-50.0, 0.0)})[0].scores == "Add_1"
+    assert masks.find(model, {"hidden": Range(-50.0, 0.0)})[0].scores == "Add_3"
     (found,) = masks.find(model, {"hidden": Range(-65504.0, 0.0)})
     assert (found.scores, found.masks[0].operand) == (product, "hidden")
+
+
+def test_what_is_given_for_nothing_but_the_sum_is_a_mask(tmp_path: Path) -> None:
+    b = Builder()
+    product = b.op("MatMul", "x", np.ones((DIM, TIME)))
+    model = _one(b, b.op("Add", product, "hidden"), tmp_path / "m.onnx", hidden=np.zeros((1, TIME, TIME), np.float32))
+    assert (masks.find(model)[0].scores, masks.find(model)[0].masks[0].operand) == (product, "hidden")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from mh_edge.quantization.onnx.model import weights
+from mh_edge.quantization.onnx.model import captured, weights
 from mh_edge.quantization.scheme import Range, Ranges
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ COMPUTING = frozenset(
      "Trilu", "Where")
 )  # fmt: skip
 """What masks are computed with, besides RESHAPING; behind anything else (comparisons) no number is a mask's."""
+
+SUMS = frozenset(("Add", "Sub"))
 
 COMPARING = frozenset(("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"))
 """Their results are truths, whatever they were made from."""
@@ -123,6 +125,12 @@ class Graph:
             for name, tensor in weights(self.model).items()
             if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
         }
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.model.graph.node:
+            for name in {*node.input, *captured(node)}:
+                self.readers.setdefault(name, []).append(node)
+        self.inputs = {value.name for value in self.model.graph.input}
+        self.outputs = {value.name for value in self.model.graph.output}
         self._computed: dict[str, bool] = {}
         self._traced: dict[str, Trace] = {}
         self.walked: dict[str, tuple[str, tuple[Step, ...]]] = {}
@@ -172,11 +180,37 @@ class Graph:
         return self._traced[tensor]
 
     def mask(self, tensor: str, reader: onnx.NodeProto) -> bool:
-        """Whether an input of `reader` hides scores: its numbers are beyond any score's, and no product made them."""
+        """Whether an input of `reader` hides scores: its numbers are beyond any score's, and no product made them; or
+        they may be, being given to the model to be added and for no product.
+        """
         if self.computed(tensor):
             return False
-        seen = self.ranges.get(tensor)
-        return bool(self.trace(tensor, reader).leaves) or (seen is not None and max(-seen.low, seen.high) >= LEAST_MASK)
+        seen = self.ranges.get(tensor, Range(0.0, 0.0))
+        beyond = max(-seen.low, seen.high) >= LEAST_MASK
+        return beyond or bool(self.trace(tensor, reader).leaves) or (reader.op_type in SUMS and self.given(tensor))
+
+    def given(self, tensor: str) -> bool:
+        """Whether the tensor is made of inputs of the model, none of which enters a product."""
+        found, behind = False, self.behind(tensor)
+        for name in behind:
+            if any(reader.op_type in PRODUCTS for reader in self.readers.get(name, ())):
+                return False
+            found |= name in self.inputs
+        return found
+
+    def behind(self, tensor: str) -> list[str]:
+        """The tensors that a mask is computed from, itself first."""
+        found, pending = dict[str, None](), [tensor]
+        while pending:
+            name = pending.pop()
+            node = self.makers.get(name)
+            if name not in found and name not in self.constants:
+                found[name] = None
+                if node is not None and node.op_type in RESHAPING | {"Gather"}:
+                    pending.append(node.input[0])
+                elif node is not None and node.op_type in COMPUTING:
+                    pending.extend(node.input)
+        return list(found)
 
 
 def hides(values: np.ndarray) -> bool:
@@ -239,7 +273,7 @@ def _sources(graph: Graph, node: onnx.NodeProto, tensor: str) -> Iterator[tuple[
         for source, other in (inputs, inputs[::-1]) if kind == "Mul" else (inputs,):
             if factor := graph.scalar(other):
                 yield source, Step(tensor, "factor", other, factor if kind == "Mul" else 1 / factor, node.name)
-    elif kind in ("Add", "Sub"):
+    elif kind in SUMS:
         sign = -1.0 if kind == "Sub" else 1.0
         for source, other in (inputs, inputs[::-1]) if kind == "Add" else (inputs,):
             if not graph.mask(source, node):

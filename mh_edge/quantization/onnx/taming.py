@@ -22,6 +22,7 @@ from mh_edge.quantization.onnx.masks import (
     filled,
     find,
 )
+from mh_edge.quantization.onnx.model import captured, replace_nodes, weights
 from mh_edge.quantization.scheme import Range, Ranges
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 MASK = "the least that still hides a score, in place of the mask's own number"
 MASKED = "the scores as they are without the mask, and room for the mask"
 FOREIGN = "it makes a mask in a way that is not known, so that no smaller one could be put in its place"
+COPY = "/mask"
+"""Ending of the names of what is a softmax's alone."""
+
+UNSEEN = "it was 0 throughout on the calibration data, and a mask is made of it: room for one"
+SHOWN = "what it hides is read by something besides the softmax too, where a smaller mask would show"
 UNIFORM = "the scores as they are without the mask; what is masked is below all of them, and equal, as in float"
 
 
@@ -58,10 +64,16 @@ def tame(model: onnx.ModelProto, ranges: Ranges) -> Tamed:
 
     ranges: of every float tensor, as calibrated. The model given is changed.
     """
-    result = Tamed(model, dict(ranges))
     graph = Graph(model, ranges)
     found = find(model, ranges)
-    masked = [softmax for softmax in found if softmax.masks and softmax.scores in ranges]
+    shown = [softmax for softmax in found if softmax.masks and _shown(graph, found, softmax)]
+    result = Tamed(model, {**ranges, **_own_masks(graph, [softmax for softmax in found if softmax not in shown])})
+    for softmax in shown:
+        made = graph.nodes[softmax.node].input[0]
+        result.kept |= dict.fromkeys((softmax.node, *_behind(graph, made)), SHOWN)
+    graph = Graph(model, result.ranges)
+    found = find(model, result.ranges)
+    masked = [one for one in found if one.masks and one.scores in ranges and one.node not in result.kept]
     room = max((_room(graph, softmax) for softmax in masked), default=0.0)
     for softmax in masked:
         for step in softmax.masks:
@@ -73,8 +85,77 @@ def tame(model: onnx.ModelProto, ranges: Ranges) -> Tamed:
         made = graph.nodes[softmax.node].input[0]
         left = result.ranges.get(made, Range(0.0, 0.0))
         if max(-left.low, left.high) >= LEAST_MASK:
-            result.kept |= dict.fromkeys((softmax.node, *_behind(graph, made)), FOREIGN)
+            result.kept = dict.fromkeys((softmax.node, *_behind(graph, made)), FOREIGN) | result.kept
     return result
+
+
+def _shown(graph: Graph, found: list[Softmax], softmax: Softmax) -> bool:
+    """Whether what the masks make of the scores is seen by anything but the softmaxes."""
+    path = {name for one in found for name in (one.node, *(step.node for step in one.steps))}
+    path |= {graph.makers[graph.nodes[s.node].input[1]].name for one in found for s in one.steps if s.kind == "centred"}
+    first = softmax.steps.index(softmax.masks[0])
+    return any(
+        step.tensor in graph.outputs or any(reader.name not in path for reader in graph.readers[step.tensor])
+        for step in softmax.steps[first:]
+    )
+
+
+def _own_masks(graph: Graph, found: list[Softmax]) -> dict[str, Range]:
+    """Let the softmaxes have copies of their masks, where anything else reads those: only behind a softmax does a
+    smaller mask not show. -> the ranges of the copies.
+    """
+    from onnx import helper
+
+    model, steps = graph.model, [step for softmax in found for step in softmax.masks]
+    made = {name for step in steps for name in _masking(graph, step)}
+    makers = {graph.makers[name].name for name in made if name in graph.makers}
+    readers = {step.node for step in steps}
+    if not any(
+        name in graph.outputs or not {node.name for node in graph.readers[name]} <= makers | readers for name in made
+    ):
+        return {}
+    taken = {*graph.nodes, *graph.makers, *graph.inputs, *weights(model)}
+    copied = sorted(made | {name for maker in makers for name in graph.nodes[maker].output})
+    copies = {name: _unused(f"{name}{COPY}", taken) for name in copied}
+    operations = [
+        helper.make_node("Identity", [name], [copies[name]], copies[name])
+        for name in copied
+        if name not in graph.makers
+    ]
+    for node in model.graph.node:
+        twin = type(node).FromString(node.SerializeToString())
+        twin.input[:] = [copies.get(name, name) for name in node.input]
+        if node.name not in readers:
+            operations.append(node)
+        elif node.name not in makers:
+            operations.append(twin)
+        if node.name in makers:
+            twin.name = _unused(f"{node.name}{COPY}", taken)
+            twin.output[:] = [copies[name] for name in node.output]
+            operations.append(twin)
+    needed, read = [], set(graph.outputs)
+    for node in reversed(operations):
+        if node.name not in makers or not read.isdisjoint(node.output):
+            needed.append(node)
+            read.update(node.input, captured(node))
+    replace_nodes(model.graph, needed[::-1])
+    for value in [value for value in (*model.graph.input, *model.graph.value_info) if value.name in copies]:
+        model.graph.value_info.add().CopyFrom(value)
+        model.graph.value_info[-1].name = copies[value.name]
+    return {copies[name]: graph.ranges[name] for name in copied if name in graph.ranges}
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _masking(graph: Graph, step: Step) -> set[str]:
+    """The tensors with the numbers of a mask."""
+    found = graph.trace(step.operand, graph.nodes[step.node]).tensors or set(_reshaped(graph, step.operand))
+    return found - graph.constants.keys()
 
 
 def _behind(graph: Graph, tensor: str) -> list[str]:
@@ -104,7 +185,7 @@ def _passed(graph: Graph, step: Step, seen: Range) -> Range:
     if step.kind == "factor":
         ends = (seen.low * step.amount, seen.high * step.amount)
         return Range(min(ends), max(ends))
-    if step.kind == "shift":
+    if step.kind == "shift" or (step.kind == "mask" and _unit(graph, step) < LEAST_MASK):
         other = _values(graph, step.operand)
         ends = (other.low * step.amount, other.high * step.amount)
         return Range(seen.low + min(ends), seen.high + max(ends))
@@ -147,14 +228,17 @@ def _shrink(result: Tamed, graph: Graph, step: Step, room: float) -> None:
     unit = _unit(graph, step)
     for leaf in trace.leaves:
         _replace(result, graph, leaf, lambda array: np.sign(array) * room * _times(array, unit))
-    tensors = trace.tensors or set(_reshaped(graph, step.operand))
-    scale = room / min(unit, float(np.finfo(np.float32).max))
-    for tensor in sorted(tensors & graph.ranges.keys()):
+    scale = room / min(max(unit, LEAST_MASK), float(np.finfo(np.float32).max))
+    for tensor in sorted(_masking(graph, step) & graph.ranges.keys()):
         seen = graph.ranges[tensor]
         low, high = (end * scale if abs(end) >= LEAST_MASK else end for end in (seen.low, seen.high))
         if max(-seen.low, seen.high) < LEAST_MASK:  # nothing was hidden on the calibration data
             low, high = min(low, -room), max(high, room)
         result.put(tensor, low, high, MASK)
+    most = 1.0 if trace.leaves else max(room, LEAST_MASK)
+    for tensor in graph.behind(step.operand):
+        if tensor not in result.why and graph.ranges.get(tensor) == Range(0.0, 0.0):
+            result.put(tensor, -most, most, UNSEEN)
 
 
 def _reshaped(graph: Graph, tensor: str) -> list[str]:
