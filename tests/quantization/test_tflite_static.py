@@ -19,6 +19,7 @@ from mh_edge.artifact import Artifact
 from mh_edge.errors import InputError, UsageError
 from mh_edge.inspection import inspect
 from mh_edge.layers import SeqWeightedAttention
+from mh_edge.quantization.auto.parts import resolved
 from mh_edge.quantization.scheme import Options, Quantized, Ranges, find_scheme
 from mh_edge.quantization.tflite import model as litert
 from mh_edge.quantization.tflite.rewriting import rewrite
@@ -250,6 +251,43 @@ def test_operations_without_an_integer_form(name, tmp_path):
     quotient = written(lambda x: x / (x * x), x, tmp_path / "quotient.tflite")
     result, _ = quantized(quotient, name, batches, tmp_path / "q.tflite")
     assert ["divisor" in kept.reason for kept in result.kept_float] == [True]
+    assert result.notes[0].startswith(f"Not integers throughout; in float: {result.kept_float[0].tensor}. ")
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_mean_over_nothing_stops_nobody(name, tmp_path):
+    """A row without valid steps was not among the samples: its mean is 0 / 0, nan in float, at which an integer kernel
+    ends the run.
+    """
+
+    def mean(x: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        share = tf.cast(valid, tf.float32)[:, :, None]
+        return tf.reduce_sum(x * share, 1) / tf.reduce_sum(share, 1)
+
+    inputs = [tf.TensorSpec((1, TIME, DIM), name="x"), tf.TensorSpec((1, TIME), tf.bool, name="valid")]
+    source = written(mean, inputs, tmp_path / "mean.tflite")
+    batches = feeds(20, 0)
+    result, _ = quantized(source, name, batches, tmp_path / "q.tflite")
+    assert operations(tmp_path / "q.tflite")["DIV"] == 1
+    assert "by 0 it gives any number" in " ".join(result.notes)
+    assert not result.kept_float
+    nothing = {**batches[0], "valid": np.zeros((1, TIME), bool)}
+    y = outputs(tmp_path / "q.tflite", [*batches, nothing])
+    assert np.isfinite(y).all()
+    assert off(y[:-1], outputs(source.path, batches)) < MEAN_ERROR[name]
+
+
+def test_layers_named_are_kept_where_the_rewriting_takes_operations_out(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((TIME, DIM), name="x")
+    _, path = convert(keras.Model(x, SeqWeightedAttention(name="pool")(x)), tmp_path / "pool.tflite")
+    source = inspect(path)
+    batches = [{"x": batch["x"]} for batch in feeds(5, 0)]
+    result, _ = quantized(
+        source, "int8", batches, tmp_path / "q.tflite", Options(keep_float=resolved(["pool"], source))
+    )
+    assert not operations(tmp_path / "q.tflite").keys() & {"QUANTIZE", "DEQUANTIZE"}
+    assert {kept.reason for kept in result.kept_float} == {litert.ASKED_REASON}
 
 
 @pytest.mark.parametrize("name", SCHEMES)

@@ -165,6 +165,27 @@ def test_int4_without_what_some_kernels_get_wrong(exported, samples, tmp_path):
     assert off(without, with_xnnpack) > WRONG, "LiteRT's own kernels take -8 now: int4 need not avoid it"
 
 
+def test_int4_tells_what_took_8_bits(exported, foreign, tmp_path):
+    (small,) = quantize(exported["tflite"], "int4", tmp_path / "q.tflite").notes
+    assert small.startswith("In 8 bits instead of 4: small_1/embed_1/mh_edge.Dense/MatMul1 (the smallest, 5% ")
+    notes = quantize(foreign, "int4", tmp_path / "q.tflite").notes
+    told = [note.partition(" 4: ")[2].split(" ", 1)[0] for note in notes]
+    assert told == ["GatherV2", "depthwise2", "conv2d_transpose1", "while/MatMul"]
+    assert ["no 4-bit form of" in note for note in notes] == [False, True, True, True]
+    table_rows = 1  # integers as well
+    eight = [tensor for tensor in tensors(tmp_path / "q.tflite") if tensor.type == litert.schema().TensorType.INT8]
+    assert len(eight) == len(told) + table_rows
+
+
+def test_int4_where_nothing_takes_4_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(2, 16, 16)).astype("f4")
+    x = tf.TensorSpec((2, 4, 16), name="x")
+    source = written(lambda x: tf.matmul(x, factor), [x], tmp_path / "batched.tflite")
+    with pytest.raises(ConversionError, match=r"int4 finds nothing to do in .* no 4-bit form of BATCH_MATMUL"):
+        quantize(source, "int4", tmp_path / "q.tflite")
+
+
 @pytest.mark.parametrize("name", SCHEMES)
 def test_layers_kept_in_float(exported, name, tmp_path):
     source = exported["tflite"]

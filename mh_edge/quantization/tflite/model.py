@@ -38,6 +38,9 @@ CALLS = frozenset({"WHILE", "IF"})
 NO_BUFFER = 0
 """Every file's first buffer is empty: that of tensors that are computed."""
 
+SOME = 3
+"""Names in a sentence."""
+
 MOVERS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 LOOP_REASON = "inside a loop, where each step would round what the step before it rounded; 8 bits for its weights"
@@ -79,6 +82,12 @@ def own_names(joined: str) -> list[str]:
     layers = [name.rpartition("/")[0] for name in names]
     own = max(reversed(layers), key=layers.count)
     return [name for name, layer in zip(names, layers, strict=True) if layer == own]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three, each without what was fused in it, and how many more."""
+    first = [own_names(name)[0] for name in names[:SOME]]
+    return ", ".join(first) + (f" and {len(names) - SOME} more" if len(names) > SOME else "")
 
 
 def read(path: Path) -> Any:

@@ -3,6 +3,7 @@
     CAST of booleans to floats                    ->  SELECT_V2(b, 1, 0)
     exp(x − max x) / (Σ exp(x − max x) + 1e-7)    ->  SOFTMAX(x)        (the sum is 1 at least: 1e-7 is lost in it)
     one number −10000 for several masks           ->  one each, so that each mask gets a range of its own
+    a / b, where b > 0                            ->  a / MAXIMUM(b, least): integer kernels stop at 0
 
 Tensors keep their names, so that ranges seen on the file stay good for it. And afterwards, in the quantized model:
 
@@ -12,7 +13,7 @@ Tensors keep their names, so that ranges seen on the file stay good for it. And 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def _choose_booleans(model: Any) -> tuple[str, ...]:
         and graph.tensors[one.inputs[0]].type == names.TensorType.BOOL
         and graph.tensors[one.outputs[0]].type == names.TensorType.FLOAT32
     ]
-    bits = [_number(model, value) for value in ((1.0, 0.0) if casts else ())]
+    bits = [_number(model, value, f"mh_edge.quantize/{value:g}") for value in ((1.0, 0.0) if casts else ())]
     for cast in casts:
         graph.operators[cast.index] = _operator(model, "SELECT_V2", "SelectV2", [cast.inputs[0], *bits], cast.outputs)
     return tuple(cast.name for cast in casts)
@@ -101,8 +102,25 @@ def _separate_mask_numbers(model: Any) -> None:
             taken.add(index)
 
 
+def keep_from_zero(model: Any, least: Mapping[str, float]) -> dict[str, str]:
+    """Raise the divisors of the quotients named to `least` -> the new tensor's name and that of the divisor."""
+    graph = model.subgraphs[0]
+    made = {}
+    for one in reversed([one for one in operations(model) if one.graph == 0 and one.name in least]):
+        dividend, divisor = one.inputs
+        name = f"{one.name}/divisor"
+        limit = _number(model, least[one.name], f"{name}/least")
+        like = graph.tensors[divisor]
+        raised = _tensor(model, name, schema().TensorType.FLOAT32, like.shape, like.shapeSignature)
+        graph.operators[one.index].inputs = [dividend, raised]
+        maximum = _operator(model, "MAXIMUM", "MaximumMinimum", [divisor, limit], [raised])
+        graph.operators.insert(one.index, maximum)
+        made[name] = like.name.decode()
+    return made
+
+
 def greatest_for_any(model: Any) -> None:
-    """Rewrite each REDUCE_ANY of a quantized model in place; before, litert-quantizer would leave REDUCE_MAX in float."""
+    """Rewrite each REDUCE_ANY of a quantized model in place: before, litert-quantizer leaves REDUCE_MAX in float."""
     graph = model.subgraphs[0]
     for one in reversed([one for one in operations(model) if one.graph == 0 and one.kind == "REDUCE_ANY"]):
         (bits, axes), (result,) = one.inputs, one.outputs
@@ -121,14 +139,14 @@ def greatest_for_any(model: Any) -> None:
 def _integers(model: Any, name: str, like: Any | None) -> int:
     """A new tensor of 8-bit integers, of the shape of another or, without one, the number 0 -> its index."""
     names = schema()
-    tensor = names.TensorT()
-    tensor.name, tensor.type = name.encode(), names.TensorType.INT8
-    tensor.shape, tensor.shapeSignature = ([], None) if like is None else (like.shape, like.shapeSignature)
-    tensor.buffer = add_constant(model, np.zeros((), np.int8)) if like is None else NO_BUFFER
+    shape, signature = ([], None) if like is None else (like.shape, like.shapeSignature)
+    index = _tensor(model, name, names.TensorType.INT8, shape, signature)
+    tensor = model.subgraphs[0].tensors[index]
+    if like is None:
+        tensor.buffer = add_constant(model, np.zeros((), np.int8))
     tensor.quantization = names.QuantizationParametersT()
     tensor.quantization.scale, tensor.quantization.zeroPoint = [SCALE], [0]
-    model.subgraphs[0].tensors.append(tensor)
-    return len(model.subgraphs[0].tensors) - 1
+    return index
 
 
 def _drop_unused(graph: Any, candidates: set[int]) -> None:
@@ -154,13 +172,18 @@ def _at_most(model: Any, tensor: int, limit: float) -> bool:
     return values is not None and bool(np.abs(values).max() <= limit)
 
 
-def _number(model: Any, value: float) -> int:
+def _number(model: Any, value: float, name: str) -> int:
     """A new constant of rank 0 -> its index."""
+    index = _tensor(model, name, schema().TensorType.FLOAT32, [], None)
+    model.subgraphs[0].tensors[index].buffer = add_constant(model, np.array(value, np.float32))
+    return index
+
+
+def _tensor(model: Any, name: str, kind: int, shape: Any, signature: Any) -> int:
+    """A new tensor that is computed -> its index."""
     tensor = schema().TensorT()
-    tensor.name = f"mh_edge.quantize/{value:g}".encode()
-    tensor.type = schema().TensorType.FLOAT32
-    tensor.shape = []
-    tensor.buffer = add_constant(model, np.array(value, np.float32))
+    tensor.name, tensor.type, tensor.buffer = name.encode(), kind, NO_BUFFER
+    tensor.shape, tensor.shapeSignature = shape, signature
     model.subgraphs[0].tensors.append(tensor)
     return len(model.subgraphs[0].tensors) - 1
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from mh_edge.artifact import Artifact
 from mh_edge.packages import require
-from mh_edge.quantization.scheme import Options, Quantized, Range, RangeChange, Ranges
+from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Range, RangeChange, Ranges
 from mh_edge.quantization.tflite import model as litert
 from mh_edge.quantization.tflite.biases import bounds_for_biases
 from mh_edge.quantization.tflite.masks import keep_masks
-from mh_edge.quantization.tflite.rewriting import greatest_for_any, rewrite
+from mh_edge.quantization.tflite.rewriting import greatest_for_any, keep_from_zero, rewrite
 
 WEIGHT_BITS = 8
 
@@ -41,11 +41,13 @@ PRODUCTS = frozenset({ONE_SCALE, "FULLY_CONNECTED"})
 def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits: int, margin: float) -> Quantized:
     """Weights in 8 bits, activations in `bits`. margin: scores this far below the greatest weigh nothing."""
     model = litert.read(source.path)
+    reasons = litert.kept_as_asked(litert.operations(model), options)
     zero_or_one = rewrite(model)
+    least, near = _divisors(model, ranges, bits)
+    known = {**ranges, **{raised: ranges[divisor] for raised, divisor in keep_from_zero(model, least).items()}}
     operations = litert.operations(model)
-    reasons = _quotients(model, operations, ranges, bits)
-    reasons |= litert.kept_in_loops(operations) | litert.kept_as_asked(operations, options)
-    adjusted, changes = keep_masks(model, {**ranges, **dict.fromkeys(zero_or_one, Range(0.0, 1.0))}, margin)
+    reasons = near | litert.kept_in_loops(operations) | reasons
+    adjusted, changes = keep_masks(model, {**known, **dict.fromkeys(zero_or_one, Range(0.0, 1.0))}, margin)
     if bits == POWERS_MATTER:
         adjusted = {**adjusted, **_off_powers_of_two(model, operations, adjusted)}
     reasons |= _boundless(model, operations, adjusted)
@@ -56,11 +58,12 @@ def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits:
         if bounds := bounds_for_biases(model, made):
             made = litert.quantized(content, recipe, adjusted, bounds)
         content = _integers_from_integers(made)
+    in_float = litert.still_float(operations, content, reasons)
     return Quantized(
         litert.saving(content),
         tuple(_told(ranges, adjusted, changes, litert.float_tensors(content))),
-        litert.still_float(operations, content, reasons),
-        tuple(_notes(operations, reasons)),
+        in_float,
+        tuple(_notes(operations, reasons, in_float)),
     )
 
 
@@ -75,13 +78,18 @@ def _told(seen: Ranges, adjusted: Ranges, changes: Iterable[RangeChange], in_flo
     yield from changed.values()
 
 
-def _notes(operations: Sequence[litert.Operation], reasons: Mapping[str, str]) -> Iterator[str]:
-    """What integers do otherwise than floats, whatever their precision."""
+def _notes(
+    operations: Sequence[litert.Operation], reasons: Mapping[str, str], in_float: Sequence[KeptFloat]
+) -> Iterator[str]:
+    """What integers do otherwise than floats, whatever their precision; and where they are not all."""
+    if in_float:
+        names = litert.some([one.tensor for one in in_float])
+        yield f"Not integers throughout; in float: {names}. Hardware that has integers only does not run it."
     for one in operations:
         if one.name in reasons:
             continue
         if one.kind == "DIV":
-            yield f"{one.name} divides in integers: by 0 the runtime stops, where floats give inf or nan."
+            yield f"{one.name} divides in integers: by 0 it gives any number, where floats give inf or nan."
         elif one.kind in COMPARISONS:
             yield f"{one.name} compares in integers: what rounds to a number is equal to it."
 
@@ -121,17 +129,21 @@ def _extremes(model: Any, tensor: int, ranges: Ranges) -> Range | None:
     return Range(float(values.min()), float(values.max())) if values.size else None
 
 
-def _quotients(model: Any, operations: Sequence[litert.Operation], ranges: Ranges, bits: int) -> dict[str, str]:
-    """Divisions whose divisor comes nearer to 0 than two steps: it might be 0, at which the kernel stops."""
-    reasons = {}
-    for one in operations:
+def _divisors(model: Any, ranges: Ranges, bits: int) -> tuple[dict[str, float], dict[str, str]]:
+    """Two steps of each divisor that is above 0, by the name of the quotient: integer kernels stop the process at 0,
+    which data of use may bring. And why the other quotients, and those whose divisor came nearer to 0, stay in float.
+    """
+    least, reasons = {}, {}
+    for one in litert.operations(model):
         if one.kind != "DIV" or one.graph > 0:
             continue
         seen = _extremes(model, one.inputs[1], ranges)
-        ends = (0.0, 1.0) if seen is None or seen.low <= 0 <= seen.high else (abs(seen.low), abs(seen.high))
-        if min(ends) < 2 * max(ends) / (2**bits - 1):
+        steps = 0.0 if seen is None else 2 * max(-seen.low, seen.high) / (2**bits - 1)
+        if seen is None or (seen.low < steps and seen.high > -steps):
             reasons[one.name] = "its divisor may come so near to 0 that it would be 0 in integers"
-    return reasons
+        elif seen.low > 0 and litert.constant(model, one.inputs[1]) is None:
+            least[one.name] = steps
+    return least, reasons
 
 
 def _boundless(model: Any, operations: Sequence[litert.Operation], ranges: Ranges) -> dict[str, str]:

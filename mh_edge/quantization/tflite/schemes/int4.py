@@ -15,11 +15,14 @@ LiteRT's own kernels (those without XNNPACK) compute something else from blocks 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from mh_edge.artifact import Artifact
+from mh_edge.errors import ConversionError
 from mh_edge.packages import require
 from mh_edge.quantization.scheme import Options, Quantized, Ranges, scheme
 from mh_edge.quantization.tflite import model as litert
@@ -34,6 +37,10 @@ SMALL_SHARE = 0.05
 """The smallest weights that together hold this share of all are stored in 8 bits: a file grows by .6 % of its float
 size at most, and the first and last product of a network, which are mostly small, lose little.
 """
+
+A_TABLE = "a table, from which rows are taken while they are integers"
+
+SMALL = f"the smallest, {SMALL_SHARE:.0%} of all weights at most"
 
 LEAST, LEAST_KEPT = 0b1000, 0b1001
 """-8 and -7 in 4 bits."""
@@ -53,21 +60,53 @@ def int4(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     recipe.dynamic(".*", SMALL_BITS)
     recipe.dynamic("^", BITS, CLIPPING)
     recipe.dynamic(these(one.operation for one in found if _has_empty_channel(one.values)), BITS)
-    recipe.dynamic(these(one.operation for one in _small(found)), SMALL_BITS)
+    small = _small(found)
+    recipe.dynamic(these(one.operation for one in small), SMALL_BITS)
     content, why = by_recipe(model, options, recipe)
-    return told(source, found, _without_least(content), why, "int4")
+    content = _without_least(content)
+    made = told(source, found, content, why, "int4")
+    eight = _why(_held(content, found, model, "INT8"), {one.place for one in small})
+    if not _held(content, found, model, "INT4"):
+        raise ConversionError(
+            f"int4 finds nothing to do in {source.path} that int8-dynamic does not: in 8 bits are {'; '.join(eight)}.",
+            "Take the scheme int8-dynamic, or keep less in float.",
+        )
+    return replace(made, notes=tuple(f"In 8 bits instead of 4: {sentence}." for sentence in eight))
+
+
+def _held(content: bytes, found: Sequence[Weight], model: Any, kind: str) -> list[Weight]:
+    """The weights that a quantized file has as integers of this kind, one operation for each."""
+    graphs = litert.read_any(content).subgraphs
+    kinds = {number: {tensor.name: tensor.type for tensor in graph.tensors} for number, graph in enumerate(graphs)}
+    wanted = vars(litert.schema().TensorType)[kind]
+    names = {place: model.subgraphs[place[0]].tensors[place[1]].name for one in found for place in [one.place]}
+    return [one for one in _once(found) if kinds[one.place[0]].get(names[one.place]) == wanted]
+
+
+def _why(eight: Sequence[Weight], small: Set[tuple[int, int]]) -> list[str]:
+    """The operations that read these weights, for each of the reasons."""
+    reasons: dict[str, list[str]] = {}
+    for one in eight:
+        other = A_TABLE if one.operation.kind == TABLE else f"LiteRT has no 4-bit form of {one.operation.kind}"
+        reasons.setdefault(SMALL if one.place in small else other, []).append(one.operation.name)
+    return [f"{litert.some(names)} ({reason})" for reason, names in reasons.items()]
+
+
+def _once(found: Sequence[Weight]) -> list[Weight]:
+    return list({one.place: one for one in reversed(found)}.values())[::-1]
 
 
 def _small(found: Sequence[Weight]) -> list[Weight]:
-    products = sorted((one for one in found if one.operation.kind != TABLE), key=lambda one: one.values.size)
+    """Those that read the smallest."""
+    products = sorted((one for one in _once(found) if one.operation.kind != TABLE), key=lambda one: one.values.size)
     room = SMALL_SHARE * sum(one.values.size for one in products)
-    small = []
+    places = set()
     for one in products:
         room -= one.values.size
         if room < 0:
             break
-        small.append(one)
-    return small
+        places.add(one.place)
+    return [one for one in found if one.place in places]
 
 
 def _has_empty_channel(values: np.ndarray) -> bool:
