@@ -177,9 +177,8 @@ def quantized(
 ) -> tuple[Quantized, Ranges]:
     """Calibrate, quantize, save and check."""
     scheme, options = find_scheme("onnx", name), options or Options()
-    assert scheme.calibrate is not None
     size = 1 if source.inputs[0].shape[0] == 1 else 20
-    ranges = scheme.calibrate(source, options, batches(data, size))
+    ranges = scheme.calibrate(source, options, batches(data, size)) if scheme.calibrate else {}
     made = scheme.quantize(source, ranges, options)
     made.save(path)
     onnx.checker.check_model(str(path), full_check=True)

@@ -77,6 +77,8 @@ def test_kept_float(tmp_path: Path) -> None:
     assert made.ops["MatMulNBits"] == 2
     named = apply("int4", models.attention(), tmp_path, Options(keep_float=("attention/o",)))
     assert set(named.kept) == {"attention/o/MatMul"}
+    few = apply("int4", models.layers(sizes=(15, 256, 256)), tmp_path)
+    assert ["smallest block" in why for why in few.kept.values()] == [True]
 
 
 @pytest.mark.parametrize(

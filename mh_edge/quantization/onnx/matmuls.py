@@ -1,64 +1,97 @@
-"""Gemm -> MatMul and Add, for quantizers that know MatMul only.
+"""Gemm as quantizers know it: without scales beside its matrices, or as MatMul and Add.
 
-ONNX Runtime's own rewriting transposes a weight in place even when another operation reads it, and loses the names.
+ONNX Runtime's own rewriting transposes a weight in place even when another operation reads it, and loses the names;
+its calibrated quantizer takes no notice of beta, and fails on a bias that is not a vector.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mh_edge.quantization.onnx.model import drop_unused, graphs, replace_nodes, weights
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
 SEPARATOR = "/"
 """Between an operation's name and what it was divided into, so that whoever names the operation names its parts."""
 
 
+def as_plain_gemms(model: onnx.ModelProto) -> None:
+    """alpha · A B + beta · C -> Gemm(A, alpha · B, beta · C), in place, wherever B is constant. A C that is no vector
+    for all rows is added behind it. The Gemm keeps its name and metadata.
+    """
+    _rewrite(model, divide=False)
+
+
 def as_matmuls(model: onnx.ModelProto) -> None:
-    """alpha · A B + beta · C -> MatMul(A, alpha · B) + beta · C, in place, wherever B and C are constant and A is not
+    """alpha · A B + beta · C -> MatMul(A, alpha · B) + beta · C, in place, wherever B is constant and A is not
     transposed. The MatMul keeps the Gemm's name and metadata; a transposed or scaled weight is written anew.
     """
+    _rewrite(model, divide=True)
+
+
+def _rewrite(model: onnx.ModelProto, divide: bool) -> None:
     constants = weights(model)
     for graph in graphs(model.graph):
         if any(node.op_type == "Gemm" for node in graph.node):
-            replace_nodes(graph, [one for node in graph.node for one in _divided(node, graph, constants)])
+            replace_nodes(graph, [one for node in graph.node for one in _rewritten(node, graph, constants, divide)])
     drop_unused(model)
 
 
-def _divided(
-    node: onnx.NodeProto, graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]
+def _rewritten(
+    node: onnx.NodeProto, graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], divide: bool
 ) -> list[onnx.NodeProto]:
     from onnx import helper, numpy_helper
 
-    if node.op_type != "Gemm" or node.domain not in ("", "ai.onnx"):
-        return [node]
     options = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
     options |= {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    a, b, *c = node.input
-    c = [name for name in c if name]
-    if options["transA"] or any(name not in constants for name in (b, *c)):
+    if node.op_type != "Gemm" or node.domain not in ("", "ai.onnx") or node.input[1] not in constants:
         return [node]
+    if divide and options["transA"]:
+        return [node]
+    a, b, c = [*node.input, ""][:3]
+    made: list[onnx.NodeProto] = []
 
-    def changed(name: str, array: np.ndarray, how: str) -> str:
+    def constant(name: str, array: np.ndarray, how: str) -> str:
         new = f"{node.name}{SEPARATOR}{name}{SEPARATOR}{how}"
         graph.initializer.append(numpy_helper.from_array(array, new))
         return new
 
-    if options["transB"] or options["alpha"] != 1:
-        weight = numpy_helper.to_array(constants[b])
-        weight = weight.T if options["transB"] else weight
-        b = changed(b, (weight * weight.dtype.type(options["alpha"])).copy(), "weight")
-    if c and options["beta"] != 1:
-        bias = numpy_helper.to_array(constants[c[0]])
-        c = [changed(c[0], bias * bias.dtype.type(options["beta"]), "bias")]
-    product = helper.make_node("MatMul", [a, b], node.output, name=node.name)
-    product.metadata_props.extend(node.metadata_props)
-    if not c:
-        return [product]
-    product.output[0] = f"{node.output[0]}{SEPARATOR}product"
-    add = helper.make_node("Add", [product.output[0], c[0]], node.output, name=f"{node.name}{SEPARATOR}Add")
-    add.metadata_props.extend(node.metadata_props)
-    return [product, add]
+    def operation(kind: str, inputs: list[str], result: str) -> str:
+        name = node.name if kind in ("Gemm", "MatMul") else f"{node.name}{SEPARATOR}{kind}"
+        made.append(helper.make_node(kind, inputs, [result], name))
+        made[-1].metadata_props.extend(node.metadata_props)
+        return result
+
+    weight = numpy_helper.to_array(constants[b])
+    units = weight.shape[0 if options["transB"] else 1]
+    turned = bool(divide and options["transB"])
+    if turned or options["alpha"] != 1:
+        weight = weight.T if turned else weight
+        b = constant(b, (weight * weight.dtype.type(options["alpha"])).copy(), "weight")
+    vector = False
+    if c in constants:
+        bias = numpy_helper.to_array(constants[c])
+        scaled = bias * bias.dtype.type(options["beta"])
+        vector = bias.size == bias.shape[-1] if bias.ndim else True
+        if vector:
+            scaled = np.broadcast_to(scaled.reshape(-1), (units,)).copy()
+        if options["beta"] != 1 or scaled.shape != bias.shape:
+            c = constant(c, scaled, "bias")
+    elif c and options["beta"] != 1:
+        beta = constant(c, np.asarray(options["beta"], weight.dtype), "beta")
+        c = operation("Mul", [c, beta], f"{c}{SEPARATOR}{node.name}{SEPARATOR}scaled")
+    whole = node.output[0]
+    behind = bool(c) and (divide or not vector)
+    product = f"{whole}{SEPARATOR}product" if behind else whole
+    if divide:
+        operation("MatMul", [a, b], product)
+    else:
+        operation("Gemm", [a, b, c] if vector else [a, b], product)
+        made[-1].attribute.extend(one for one in node.attribute if one.name in ("transA", "transB"))
+    if behind:
+        operation("Add", [product, c], whole)
+    return made

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mh_edge.artifact import Artifact
 from mh_edge.packages import require
 from mh_edge.quantization.onnx import model as onnxmodel
-from mh_edge.quantization.onnx.model import drop_unused, nodes, restore
+from mh_edge.quantization.onnx.matmuls import as_plain_gemms
+from mh_edge.quantization.onnx.model import drop_unused, load, nodes, replace_nodes, restore
 from mh_edge.quantization.scheme import Range, RangeChange
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ MATRIX_RANK = 2
 
 LEAST_OPSET = 13
 """From here DequantizeLinear has a scale per channel."""
+
+UNROUNDED = "it lies between operations that stay in float, or inside a kernel that rounds what it ends in"
 
 OUTPUT = "/float"
 """Ending of what a graph's output was before it was rounded."""
@@ -37,14 +42,19 @@ SHORT = {
 """Endings that onnxruntime.quantization gives names, and ours: they are a tenth of a small quantized model."""
 
 
-def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the types of its inner tensors, by which the quantizer goes, and an opset that has scales per
-    channel.
-    """
+def opened(source: Artifact) -> onnx.ModelProto:
+    """The model of a file in an opset that has scales per channel, with plain Gemms."""
     onnx = require("onnx", "quantize", "static quantization")
+    model = load(source)
     opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), LEAST_OPSET)
     if opset < LEAST_OPSET:
         model = onnx.version_converter.convert_version(model, LEAST_OPSET)
+    as_plain_gemms(model)
+    return model
+
+
+def typed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model given, with the types of its inner tensors, by which the quantizer goes."""
     known = onnxmodel.inferred(model)  # by what the rewriting knew: not all of it can be inferred again
     del model.graph.value_info[:]
     model.graph.value_info.extend(known.values())
@@ -101,6 +111,7 @@ def quantize(
         logging.disable(level)
     if float_results:
         _spare(result, chosen, float_results)
+        _unfuse(result, chosen, float_results)
     _trim(result, model)
     return result
 
@@ -143,6 +154,40 @@ def _spare(model: onnx.ModelProto, chosen: Collection[str], float_results: Colle
         node.output[:] = [swapped.get(name, name) for name in node.output]
 
 
+def _unfuse(model: onnx.ModelProto, chosen: Collection[str], float_results: Collection[str]) -> None:
+    """Relu -> Max(·, 0) and Clip -> Min(Max(·, low), high), behind a product whose result is float.
+
+    ONNX Runtime makes no integer product where a Relu or Clip alone reads the result, unless rounding follows that does
+    the same: it computes in float then, and dequantizes the weights at every call. As Max and Min they take no longer.
+    """
+    from onnx import helper, numpy_helper
+
+    graph, names = model.graph, frozenset(chosen)
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    results = {node.output[0] for node in graph.node if node.name in names and node.op_type in float_results}
+    written = []
+    for node in graph.node:
+        value = next(iter(node.input), "")
+        bounds: list[tuple[str, str]] = []
+        if value in results and len(readers[value]) == 1:
+            if node.op_type == "Clip":
+                bounds = [(kind, name) for kind, name in zip(("Max", "Min"), node.input[1:], strict=False) if name]
+            elif node.op_type == "Relu" and [one.op_type for one in readers[node.output[0]]] != ["QuantizeLinear"]:
+                bounds = [("Max", f"{node.name}/least")]
+                graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), bounds[0][1]))
+        if not bounds:
+            written.append(node)
+        for kind, bound in bounds[:-1]:
+            written.append(helper.make_node(kind, [value, bound], [f"{node.output[0]}/{kind}"], f"{node.name}/{kind}"))
+            value = written[-1].output[0]
+        for kind, bound in bounds[-1:]:
+            written.append(helper.make_node(kind, [value, bound], node.output, node.name))
+    replace_nodes(graph, written)
+
+
 def _trim(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
     """Drop what the quantizer leaves over: shapes that it inferred, constants held twice, long names.
 
@@ -179,8 +224,15 @@ def _shortened(name: str, given: Collection[str]) -> str:
     return name if name in given or wanted in given else wanted
 
 
-def changes(model: onnx.ModelProto, ranges: Mapping[str, Range], why: Mapping[str, str]) -> tuple[RangeChange, ...]:
-    """What became of the calibrated ranges in a quantized model. why: a reason by tensor, where there was one.
+def changes(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    *,
+    rounded: Mapping[str, str] | None = None,
+    left: Mapping[str, str] | None = None,
+) -> tuple[RangeChange, ...]:
+    """What became of the calibrated ranges in a quantized model. rounded, left: reasons by tensor, for those that are
+    rounded and for those that stay float.
 
     An integer stands for 0 exactly, so that a range is moved by up to half a step.
     """
@@ -195,4 +247,5 @@ def changes(model: onnx.ModelProto, ranges: Mapping[str, Range], why: Mapping[st
             low, high = (float(scale) * (limit - int(zero)) for limit in (limits.min, limits.max))
             name = node.input[0]
             after[name if name in ranges else name.removesuffix(OUTPUT)] = Range(low, high)
-    return tuple(RangeChange(name, seen, after.get(name), why.get(name, "")) for name, seen in ranges.items())
+    why = dict.fromkeys(ranges, UNROUNDED) | dict(left or {}) | dict.fromkeys(after, "") | dict(rounded or {})
+    return tuple(RangeChange(name, seen, after.get(name), why[name]) for name, seen in ranges.items())

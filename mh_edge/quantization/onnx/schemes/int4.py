@@ -40,6 +40,11 @@ SLOTS = {"MatMul": 1, "Gather": 0, "Conv": 1, "ConvTranspose": 1, "GRU": 1, "LST
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 """Those that ONNX Runtime's MatMulNBits has kernels for."""
 
+SHORT = f"it has fewer than {min(BLOCK_SIZES)} inputs, the smallest block: little would be saved, at much accuracy"
+"""Mostly the first product, of the features of a step. On three trained models, keeping it lowered the divergence of
+the classes' probabilities from .016 to .002, from .0030 to .0013, and left .1 as it was; for .01 of the size.
+"""
+
 SYMMETRIC = False
 """On a trained masked transformer a zero point for each block lowered the mean error of the logits from 4.1 % to 3.5 %,
 for 3 % of the size. ONNX Runtime's other rule without data, k_quant, was at 5.2 %; its HQQ needs PyTorch.
@@ -83,6 +88,8 @@ def _kept(found: Sequence[Weighted], options: Options) -> dict[str, str]:
             kept[one.node.name] = f"ONNX Runtime has no {one.node.op_type} with 4-bit weights"
         elif len(one.weight.dims) != 2:
             kept[one.node.name] = "its weight is not one matrix"
+        elif one.weight.dims[0] < min(BLOCK_SIZES):
+            kept[one.node.name] = SHORT
         elif one.node.name in small:
             kept[one.node.name] = TOO_SMALL
     return kept

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from mh_edge.artifact import Artifact
 from mh_edge.quantization.onnx import calibration, masks, qdq
-from mh_edge.quantization.onnx.model import TOO_SMALL, Weighted, load, nodes, nothing_to_quantize, saver, tiny, weighted
+from mh_edge.quantization.onnx.model import TOO_SMALL, Weighted, nodes, nothing_to_quantize, saver, tiny, weighted
 from mh_edge.quantization.onnx.products import as_gemms
+from mh_edge.quantization.onnx.schemes.int8_dynamic import LEAST_UNITS
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ FOLLOWING = frozenset(("Clip", "Flatten", "MaxPool", "Relu", "Reshape", "Squeeze
 
 FLOAT_ONLY = {
     "ConvTranspose": "ONNX Runtime computes it in float from dequantized weights: 1.3 to 1.4 times as slow",
-    "LSTM": "ONNX Runtime has no LSTM for calibrated ranges; the scheme int8-dynamic quantizes its weights",
+    "LSTM": "ONNX Runtime has no LSTM for calibrated ranges; the scheme int8-dynamic quantizes the weights of one with "
+    f"{LEAST_UNITS} units or more",
     "GRU": "ONNX Runtime has no GRU in integers",
     "RNN": "ONNX Runtime has no RNN in integers",
 }
@@ -44,8 +46,20 @@ BOTH_COMPUTED = "a product of two activations, no weight: integers cost accuracy
 
 
 def opened(source: Artifact) -> onnx.ModelProto:
-    """The model with its products as Gemm."""
-    return qdq.prepared(as_gemms(load(source)))
+    """The model with its products as Gemm, all those of two matrices: ONNX Runtime would make a Gemm of a MatMul and an
+    Add of anything, or of a Gemm and a Sum, before it looks for integers, and find none for it.
+    """
+    model = qdq.typed(as_gemms(qdq.opened(source)))
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim) for value in (*model.graph.input, *model.graph.value_info)
+    }
+    for one in weighted(model, SLOTS):
+        if one.node.op_type == "MatMul" and (ranks.get(one.node.input[0]), len(one.weight.dims)) == (2, 2):
+            one.node.op_type = "Gemm"
+    for node in nodes(model):
+        if node.op_type == "Sum" and len(node.input) == 2:
+            node.op_type = "Add"
+    return model
 
 
 def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ranges:
@@ -75,12 +89,10 @@ def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
         per_channel=options.per_channel,
         float_results=FLOAT_RESULTS,
     )
-    left = {name: kept[one.node.name] for one in found if one.node.name in kept for name in _rounded(one.node)}
-    for name in {name for node in chosen for name in _rounded(node)} & left.keys():
-        del left[name]  # another product reads it in integers
+    left = {name: kept[one.node.name] for one in found if one.node.name in kept for name in _rounded(one.node)} | kept
     return Quantized(
         saver(result),
-        ranges=qdq.changes(result, ranges, left | kept),
+        ranges=qdq.changes(result, ranges, left=left),
         kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
     )
 

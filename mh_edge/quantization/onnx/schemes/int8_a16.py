@@ -13,7 +13,7 @@ from mh_edge.artifact import Artifact
 from mh_edge.packages import require
 from mh_edge.quantization.onnx import calibration, qdq
 from mh_edge.quantization.onnx.masks import fused
-from mh_edge.quantization.onnx.model import load, nodes, nothing_to_quantize, saver
+from mh_edge.quantization.onnx.model import nodes, nothing_to_quantize, saver
 from mh_edge.quantization.onnx.taming import Tamed, tame
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
@@ -25,7 +25,7 @@ SLOW = "ONNX Runtime's CPU has no kernels for 16-bit activations: there this fil
 
 def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ranges:
     """The range of every float tensor."""
-    model = qdq.prepared(load(source))
+    model = qdq.typed(qdq.opened(source))
     tensors = {name for node in model.graph.node for name in (*node.input, *node.output)}
     return calibration.observe(model, tensors, batches)
 
@@ -57,14 +57,14 @@ def sorted_out(tamed: Tamed, options: Options, types: Collection[str]) -> tuple[
 def int8_a16(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights in 8-bit, activations in 16-bit integers throughout, attention masks included."""
     registry = require("onnxruntime.quantization.registry", "quantize", "the scheme int8-a16")
-    tamed = tame(qdq.prepared(load(source)), ranges)
+    tamed = tame(qdq.typed(qdq.opened(source)), ranges)
     chosen, kept = sorted_out(tamed, options, registry.QDQRegistry.keys() | registry.QLinearOpsRegistry.keys())
     if not chosen:
         raise nothing_to_quantize(source, "int8-a16", "operation that has integers", kept)
     result = qdq.quantize(tamed.model, tamed.ranges, chosen, activations="QUInt16", per_channel=options.per_channel)
     return Quantized(
         saver(result),
-        ranges=qdq.changes(result, ranges, tamed.why),
+        ranges=qdq.changes(result, ranges, rounded=tamed.why),
         kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
         notes=(SLOW,),
     )

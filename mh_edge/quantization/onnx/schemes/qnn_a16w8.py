@@ -10,7 +10,7 @@ from mh_edge.artifact import Artifact
 from mh_edge.errors import InputError
 from mh_edge.packages import require
 from mh_edge.quantization.onnx import qdq
-from mh_edge.quantization.onnx.model import load, nothing_to_quantize, saver
+from mh_edge.quantization.onnx.model import nothing_to_quantize, saver
 from mh_edge.quantization.onnx.schemes.int8_a16 import SLOW, observe, sorted_out
 from mh_edge.quantization.onnx.taming import tame
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, scheme
@@ -28,7 +28,7 @@ def qnn_a16w8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     qnn = require("onnxruntime.quantization.execution_providers.qnn", "quantize", "the scheme qnn-a16w8")
     quantization = require("onnxruntime.quantization", "quantize", "the scheme qnn-a16w8")
     _require_fixed(source)
-    tamed = tame(qdq.prepared(load(source)), ranges)
+    tamed = tame(qdq.typed(qdq.opened(source)), ranges)
     config = qnn.get_qnn_qdq_config(
         tamed.model,
         None,  # calibrated already
@@ -50,7 +50,7 @@ def qnn_a16w8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     )
     return Quantized(
         saver(result),
-        ranges=qdq.changes(result, ranges, tamed.why),
+        ranges=qdq.changes(result, ranges, rounded=tamed.why),
         kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
         notes=(SLOW,),
     )
