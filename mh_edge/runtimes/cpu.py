@@ -32,6 +32,17 @@ HINTS = {"session.set_denormal_as_zero": ("0", "1")}
 SEVERITY_FATAL = 4  # what goes wrong comes back as an exception; ONNX Runtime need not print it as well
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a file or inputs that it cannot take: each status is a class with no base of their
+    own. Names of a damaged file may be no text.
+    """
+    state = require("onnxruntime.capi.onnxruntime_pybind11_state", "cpu", "ONNX Runtime")
+    return (
+        state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel, state.NoSuchFile,
+        state.NotImplemented, state.RuntimeException, state.EPFail, state.ModelRequiresCompilation, UnicodeDecodeError,
+    )  # fmt: skip
+
+
 class CpuSession(Session):
     """An .onnx file in ONNX Runtime with the CPU execution provider and the session options that its manifest asks
     for.
@@ -41,13 +52,7 @@ class CpuSession(Session):
 
     def _open(self) -> Signature:
         onnxruntime = require("onnxruntime", "cpu", f"running {self.path}")
-        state = require("onnxruntime.capi.onnxruntime_pybind11_state", "cpu", f"running {self.path}")
-        # pybind gives each ORT status its own class with no base of their own.
-        self._errors = (
-            state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel,
-            state.NoSuchFile, state.NotImplemented, state.RuntimeException, state.EPFail,
-            state.ModelRequiresCompilation,
-        )  # fmt: skip
+        self._errors = failures()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SEVERITY_FATAL
         if self.threads is not None:
@@ -59,9 +64,8 @@ class CpuSession(Session):
         try:
             self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-            # Names are decoded only now; those of a damaged file may be no text.
             return Signature(tuple(map(self._tensor, inputs)), tuple(map(self._tensor, outputs)))
-        except (*self._errors, UnicodeDecodeError) as error:
+        except self._errors as error:
             raise InputError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot open {self.path}: {first_line(error)}",
                 "Check that the file is whole and that its opset and operators are known to this ONNX Runtime.",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from mh_edge.errors import InputError, UnavailableError
+from mh_edge.inspection import inspect
+from mh_edge.quantization.scheme import Options, find_scheme
 from tests.quantization.models import Builder, Case
 from tests.quantization.schemes import apply
 
@@ -84,3 +89,49 @@ def test_a_mask_that_hid_nothing_on_the_calibration_data_hides_later(
     nothing = {"x": case.feeds["x"], "hidden": np.zeros((SAMPLES, 1, TIME), np.float32)}
     case.feeds["hidden"][:] *= size
     assert apply("int8-a16", case, tmp_path, seen=nothing).error < LEAST
+
+
+def small() -> Case:
+    b = Builder()
+    return b.case({b.dense(b.feed("x", b.numbers(SAMPLES, DIM)), "dense", DIM, DIM): 2})
+
+
+SCHEMES = ("fp16", "int4", "int8", "int8-a16", "int8-dynamic")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_an_operation_that_reads_what_nothing_gives_is_an_input_error(scheme: str, tmp_path: Path) -> None:
+    source = small().save(tmp_path / "float.onnx")
+    artifact, model = inspect(source), onnx.load(source)
+    model.graph.node[1].input[1] = "dense/bjas"
+    onnx.save(model, source)
+    with pytest.raises(InputError, match=r"dense/Add reads 'dense/bjas', which nothing gives"):
+        find_scheme("onnx", scheme).quantize(artifact, {}, Options())
+
+
+def test_a_model_that_the_runtime_does_not_run_is_an_input_error(tmp_path: Path) -> None:
+    source = small().save(tmp_path / "float.onnx")
+    artifact, model = inspect(source), onnx.load(source)
+    model.graph.node[0].op_type = "MatMu|"
+    onnx.save(model, source)
+    scheme = find_scheme("onnx", "int8-a16")
+    with pytest.raises(InputError, match=r"the float file cannot be run: .*MatMu"):
+        scheme.calibrate(artifact, Options(), [small().feeds])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "package", "extras"),
+    [(scheme, "onnxruntime", "quantize,cpu") for scheme in SCHEMES]
+    + [(scheme, "onnx_ir", "quantize") for scheme in SCHEMES if scheme != "int8-a16"],
+)
+def test_a_missing_package_is_named_with_the_line_that_installs_it(
+    scheme: str, package: str, extras: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = small()
+    source, found = inspect(case.save(tmp_path / "float.onnx")), find_scheme("onnx", scheme)
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UnavailableError, match=f"needs the package '{package}") as caught:
+        found.quantize(source, found.calibrate(source, Options(), [case.feeds]) if found.calibrate else {}, Options())
+    assert caught.value.hint == f'pip install "mh-edge[{extras}]"'

@@ -13,6 +13,8 @@ import numpy as np
 from mh_edge.errors import InputError
 from mh_edge.packages import require
 from mh_edge.quantization.scheme import Arrays, Range
+from mh_edge.runtimes.base import first_line
+from mh_edge.runtimes.cpu import failures
 
 if TYPE_CHECKING:
     import onnx
@@ -27,10 +29,10 @@ def observe(model: onnx.ModelProto, tensors: Collection[str], batches: Iterable[
     """The least and the greatest value of each float tensor over all batches, by name, in the order of the names.
 
     One batch is held at a time. Tensors that the main graph does not have, or that are not float, are left out. Raises
-    InputError when there is no batch, or when a tensor is NaN on one.
+    InputError when there is no batch, when a tensor is NaN on one, or when the model cannot be run.
     """
-    calibrate = require("onnxruntime.quantization.calibrate", "quantize", "calibration")
-    onnxruntime = require("onnxruntime", "quantize", "calibration")
+    calibrate = require("onnxruntime.quantization.calibrate", "quantize,cpu", "calibration")
+    onnxruntime = require("onnxruntime", "quantize,cpu", "calibration")
     save_model = require("onnx", "quantize", "calibration").save_model
 
     class One(calibrate.CalibrationDataReader):  # type: ignore[misc, name-defined]
@@ -60,10 +62,13 @@ def observe(model: onnx.ModelProto, tensors: Collection[str], batches: Iterable[
             path, augmented_model_path=str(Path(folder) / "augmented.onnx"), use_external_data_format=True
         )
         calibrator.augment_graph()
-        calibrator.create_inference_session()
-        for feeds in batches:
-            # One call a batch: it keeps what it was given until it returns.
-            calibrator.collect_data(One(feeds))
+        try:
+            calibrator.create_inference_session()
+            for feeds in batches:
+                # One call a batch: it keeps what it was given until it returns.
+                calibrator.collect_data(One(feeds))
+        except failures() as error:
+            raise InputError(f"the float file cannot be run: {first_line(error)}", "Is it damaged?") from error
         seen = calibrator.compute_data()
     if seen is None:
         raise InputError("the calibration data holds no batch.", "Give some hundred samples like those of use.")

@@ -59,7 +59,7 @@ def load(source: Artifact) -> onnx.ModelProto:
     """The model with its external data, functions written out, constants as initializers, and a name of its own for
     every operation: the one it has; its first output when it has none; `<name>/2` for the second of a name.
 
-    Raises InputError when the external data is missing or cut off.
+    Raises InputError when the external data is missing or cut off, or an operation reads what nothing gives.
     """
     proto = require("onnx", "quantize", "quantizing an .onnx file")
     try:
@@ -69,6 +69,7 @@ def load(source: Artifact) -> onnx.ModelProto:
     if model.functions:
         inliner = require("onnx.inliner", "quantize", "quantizing an .onnx file with functions")
         model = inliner.inline_local_functions(model)
+    _require_makers(model.graph, source.path, frozenset())
     for graph in graphs(model.graph):
         _constants_as_initializers(graph)
     _drop_defaults(model)
@@ -301,6 +302,23 @@ def _set(message: object, name: str, value: object) -> None:
         target.CopyFrom(value)
     else:
         setattr(message, name, value)
+
+
+def _require_makers(graph: onnx.GraphProto, path: Path, outside: frozenset[str]) -> None:
+    """outside: what a body may read of the graphs around it. Raises InputError."""
+    known = {"", *outside, *(name for node in graph.node for name in node.output)}
+    known |= {each.name for each in (*graph.input, *graph.initializer)}
+    known |= {each.values.name for each in graph.sparse_initializer}
+    for node in graph.node:
+        for name in node.input:
+            if name not in known:
+                raise InputError(
+                    f"{path} cannot be run: {node.name or node.op_type} reads {name!r}, which nothing gives.",
+                    "Is the file damaged? Copy or export it again.",
+                )
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _require_makers(body, path, frozenset(known))
 
 
 def _drop_defaults(model: onnx.ModelProto) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mh_edge.errors import InputError
+from mh_edge.packages import require
 from mh_edge.quantization.onnx.sizes import ELEMENTWISE, Sizes, free, sizes_of, values_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def as_gemms(model: onnx.ModelProto) -> onnx.ModelProto:
     they would take 1.6 to 5 times as long as by themselves. With 1.20 and 1.23, where the fusion neither helps nor
     hurts, the float model takes .90 / .88 / .85.
     """
+    require("onnx_ir", "quantize", "quantizing an .onnx file")
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
 

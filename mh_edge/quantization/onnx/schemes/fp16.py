@@ -38,7 +38,7 @@ COPY = "/float32"
 @scheme("onnx", "fp16", options=("keep_float",))
 def fp16(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights and products in 16-bit floats; masks, softmax, inputs and outputs stay in 32. Needs no data."""
-    float16 = require("onnxruntime.transformers.float16", "quantize", "the scheme fp16")
+    float16 = require("onnxruntime.transformers.float16", "quantize,cpu", "the scheme fp16")
     model = as_gemms(load(source))
     kept = {node.name: WHY["keep_float"] for node in model.graph.node if belongs(node.name, options.keep_float)}
     kept |= {name: why for name, why in kept_float(model).items() if name not in kept}

@@ -68,7 +68,7 @@ SATURATION = (
 @scheme("onnx", "int8-dynamic", options=("per_channel", "keep_float"))
 def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights in 8-bit integers; the range of each activation is taken anew at every call. Needs no data."""
-    quantization = require("onnxruntime.quantization", "quantize", "the scheme int8-dynamic")
+    quantization = require("onnxruntime.quantization", "quantize,cpu", "the scheme int8-dynamic")
     proto = require("onnx", "quantize", "the scheme int8-dynamic")
     model = as_gemms(load(source))
     as_matmuls(model)
