@@ -78,8 +78,8 @@ def quantize(
     float_results: types of operations whose results are left as they come. options: more of
     onnxruntime.quantization's extra options.
     """
-    calibrate = require("onnxruntime.quantization.calibrate", "quantize", "static quantization")
-    quantization = require("onnxruntime.quantization", "quantize", "static quantization")
+    calibrate = require("onnxruntime.quantization.calibrate", "quantize,cpu", "static quantization")
+    quantization = require("onnxruntime.quantization", "quantize,cpu", "static quantization")
     seen = {
         name: calibrate.TensorData(lowest=np.float32(found.low), highest=np.float32(found.high))
         for name, found in ranges.items()

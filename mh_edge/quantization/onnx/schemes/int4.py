@@ -102,7 +102,7 @@ def _block(one: Weighted, size: int) -> int:
 
 def _quantized(model: onnx.ModelProto, names: set[str], block_size: int) -> onnx.ModelProto:
     """The model with these products in blocks of one size."""
-    nbits = require("onnxruntime.quantization.matmul_nbits_quantizer", "quantize", "the scheme int4")
+    nbits = require("onnxruntime.quantization.matmul_nbits_quantizer", "quantize,cpu", "the scheme int4")
     quantizer = nbits.MatMulNBitsQuantizer(
         type(model).FromString(model.SerializeToString()),
         block_size=block_size,

@@ -56,7 +56,7 @@ def sorted_out(tamed: Tamed, options: Options, types: Collection[str]) -> tuple[
 @scheme("onnx", "int8-a16", calibrate=observe, options=("per_channel", "keep_float"))
 def int8_a16(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights in 8-bit, activations in 16-bit integers throughout, attention masks included."""
-    registry = require("onnxruntime.quantization.registry", "quantize", "the scheme int8-a16")
+    registry = require("onnxruntime.quantization.registry", "quantize,cpu", "the scheme int8-a16")
     tamed = tame(qdq.typed(qdq.opened(source)), ranges)
     chosen, kept = sorted_out(tamed, options, registry.QDQRegistry.keys() | registry.QLinearOpsRegistry.keys())
     if not chosen:

@@ -25,8 +25,8 @@ def qnn_a16w8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
 
     per_channel: of convolutions; QNN has products per tensor only.
     """
-    qnn = require("onnxruntime.quantization.execution_providers.qnn", "quantize", "the scheme qnn-a16w8")
-    quantization = require("onnxruntime.quantization", "quantize", "the scheme qnn-a16w8")
+    qnn = require("onnxruntime.quantization.execution_providers.qnn", "quantize,cpu", "the scheme qnn-a16w8")
+    quantization = require("onnxruntime.quantization", "quantize,cpu", "the scheme qnn-a16w8")
     _require_fixed(source)
     tamed = tame(qdq.typed(qdq.opened(source)), ranges)
     config = qnn.get_qnn_qdq_config(
