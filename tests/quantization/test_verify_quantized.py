@@ -16,6 +16,7 @@ import mh_edge
 from artifacts import affine_onnx
 from mh_edge.artifact import Manifest, file_sha256
 from mh_edge.cli import main
+from mh_edge.commands import tables
 from mh_edge.errors import InputError, NotEqualError, UsageError
 from mh_edge.quantization.judging.gate import Gate
 from mh_edge.runtimes import open_session
@@ -200,3 +201,22 @@ def test_the_command(files: Mapping[str, Path], capsys: pytest.CaptureFixture[st
     assert main([*words, "--max-drop", "-90dB"]) == 0
     assert re.search(r"signal to noise +[\d.]+ dB \(column \d\)", capsys.readouterr().out)
     assert main([*words, "--max-drop", "60"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "share", "shown"),
+    [(0.93517, True, "93.52%"), (1.0, True, "100.00%"), (0.999977, True, "99.9977%"), (0.0, True, "0.00%"),
+     (0.99, True, "99.00%"), (-0.512345, False, "-0.5123"), (1234.56, False, "1235")],
+)  # fmt: skip
+def test_scores_are_shown_so_that_what_is_missing_is_seen(value: float, share: bool, shown: str) -> None:
+    assert tables.score(value, share) == shown
+
+
+def test_a_quantized_file_in_one_line() -> None:
+    metrics = {"metric": "own:error", "accuracy": -0.5, "accuracy_float": -0.25, "share": False}
+    found = {**metrics, "top1_agreement": None, "sqnr_db": 31.2, "on": "a set"}
+    record = {"scheme": "int8", "metrics": found, "gate": Gate("points", 1.0, 30.0).to_json()}
+    assert tables.loss(record) == "int8: own:error -0.5 (float -0.25), signal to noise 31 dB on a set; gate 1%,30dB"
+    old = {**record, "metrics": {**found, "metric": "accuracy", "accuracy": 0.9, "accuracy_float": 1.0}}
+    del old["metrics"]["share"]  # of an older manifest
+    assert tables.loss(old).startswith("int8: accuracy 90.00% (float 100.00%), ")
