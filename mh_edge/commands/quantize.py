@@ -36,14 +36,19 @@ DATA = "an .npz, a folder of .npy or .npz, or package.module:function that yield
 @click.option(
     "--max-drop",
     metavar="1%|30dB",
-    help="Write nothing (exit code 5) if more is lost: points of accuracy, or of top-1 agreement without labels; or "
-    "the least signal-to-noise ratio, for outputs that are no classes.",
+    help="Write nothing (exit code 5) if more is lost: points of accuracy, or of top-1 agreement without labels; the "
+    "least signal-to-noise ratio, for outputs that are no classes; or 1%,30dB.",
 )
 @click.option("--min-speedup", type=float, metavar="X", help="Write nothing (exit code 5) unless X times as fast.")
 @click.option(
     "--metric",
     metavar="MODULE:FUNCTION",
     help="function(outputs, labels) -> a number per sample, higher is better, in place of the share of right answers.",
+)
+@click.option(
+    "--classes/--no-classes",
+    default=None,
+    help="Whether outputs are a score for each class. Without it: those that hold probabilities, or fit the labels.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder. Default: NAME.SCHEME.onnx.")
 @click.option("--per-tensor", is_flag=True, help="One scale for a whole weight, not one for each output channel.")
@@ -68,6 +73,7 @@ def quantize(
     max_drop: str | None,
     min_speedup: float | None,
     metric: str | None,
+    classes: bool | None,
     output: Path | None,
     per_tensor: bool,
     block_size: int | None,
@@ -100,6 +106,7 @@ def quantize(
             max_drop=max_drop,
             min_speedup=min_speedup,
             metric=metric,
+            classes=classes,
             per_channel=not per_tensor,
             block_size=block_size,
             integer_io=integer_io,
@@ -138,8 +145,10 @@ def show(console: Console, result: Quantization) -> None:
         console.print(f"\nmeasured on {found.on}")
     for note in (*result.notes, *(() if found is None else _words(found))):
         console.print(note)
-    if result.arena_bytes is not None:
-        console.print(f"TFLite Micro runs it in an arena of {tables.human_bytes(result.arena_bytes)}")
+    if result.arena is not None and result.arena.bytes is not None:
+        console.print(f"TFLite Micro runs it in an arena of {tables.human_bytes(result.arena.bytes)}")
+    elif result.arena is not None:
+        console.print(f"NOT for TFLite Micro: {result.arena.reason}")
     if count := len(result.kept_float):
         console.print(f"stayed in float: {count} tensor{'s' if count > 1 else ''} or operations (--explain tells why)")
     if written is not None:
@@ -173,10 +182,14 @@ def _latency(found: Verdict) -> list[tuple[str, str, str, str]]:
 def _answers(found: Verdict) -> list[tuple[str, str, str, str]]:
     rows = []
     if found.accuracy is not None and found.accuracy_float is not None:
-        change = f"{100 * (found.accuracy - found.accuracy_float):+.2f} points"
+        before, after = (
+            _share(value) if found.share else f"{value:.4g}" for value in (found.accuracy_float, found.accuracy)
+        )
+        drop = found.accuracy - found.accuracy_float
+        change = f"{100 * drop:+.2f} points" if found.share else f"{drop:+.4g}"
         if found.worse is not None:
             change += f" ({found.worse} lost, {found.better} won)"
-        rows.append((found.metric or "accuracy", f"{found.accuracy_float:.2%}", f"{found.accuracy:.2%}", change))
+        rows.append((found.metric or "accuracy", before, after, change))
     if found.top1_agreement is not None:
         rows.append(("same answer", "", f"{found.top1_agreement:.2%}", ""))
     return rows

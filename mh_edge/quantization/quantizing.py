@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mh_edge import __version__
 from mh_edge.artifact import Artifact, Manifest, manifest_path, read_manifest, unreferenced_data
 from mh_edge.commit import staged, system_errors_named
-from mh_edge.errors import InputError, UnavailableError, UsageError
+from mh_edge.errors import InputError, UsageError
 from mh_edge.inspection import inspect
 from mh_edge.packages import version
 from mh_edge.progress import Progress, silent
 from mh_edge.quantization.auto.ladder import Ladder, climb
-from mh_edge.quantization.auto.parts import parts
+from mh_edge.quantization.auto.parts import resolved
 from mh_edge.quantization.data.sets import Data, open_data, random_data
 from mh_edge.quantization.data.sources import Given
 from mh_edge.quantization.judging.gate import Gate
@@ -28,9 +28,12 @@ from mh_edge.quantization.judging.verdict import Verdict
 from mh_edge.quantization.making import Made, calibrated, make
 from mh_edge.quantization.recipe import MANIFEST_KEY, Recipe, read_recipe
 from mh_edge.quantization.result import GateError, Quantization
-from mh_edge.quantization.scheme import AUTO, Options, Ranges, Scheme, belongs, find_scheme, schemes_for
+from mh_edge.quantization.scheme import AUTO, Options, Ranges, Scheme, find_scheme, schemes_for
 from mh_edge.quiet import quiet
 from mh_edge.signature import Tensor
+
+if TYPE_CHECKING:
+    from mh_edge.runtimes.tflite_micro import Arena
 
 INTEGER_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul",
@@ -41,6 +44,9 @@ INTEGER_OPS = frozenset(
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 RANDOM = "random"
+
+FOR_MICRO = ("int8", "int16x8")
+"""The schemes of .tflite files that microcontrollers are meant to run."""
 
 EVALUATION = "Give --evaluation with samples that were used neither for training nor for calibration."
 
@@ -60,6 +66,10 @@ class Asked:
     def lost(self, verdict: Verdict | None) -> str | None:
         """What the gate says against the verdict."""
         return None if self.gate is None or verdict is None else self.gate.judge(verdict)
+
+    def notes(self, verdict: Verdict | None) -> tuple[str, ...]:
+        """What the gate does not see."""
+        return () if self.gate is None or verdict is None else self.gate.notes(verdict)
 
     def failed(self, verdict: Verdict) -> tuple[str, ...]:
         """A sentence for each gate that the verdict does not pass."""
@@ -83,6 +93,7 @@ def quantize(
     max_drop: str | Gate | None = None,
     min_speedup: float | None = None,
     metric: str | Metric | None = None,
+    classes: bool | None = None,
     per_channel: bool = True,
     block_size: int | None = None,
     integer_io: bool = False,
@@ -102,10 +113,11 @@ def quantize(
     that yields feeds (mh_edge.quantization.data.sets); calibration may be "random". Without evaluation the verdict is
     taken on the calibration data, or else on generated feeds, and says so. max_drop: "1%", points of accuracy (without
     labels, of top-1 agreement), or "30dB", the least SQNR. min_speedup: float's time / quantized time. metric:
-    "package.module:function" or a function (outputs, labels) -> a number per sample, higher is better. per_channel,
-    block_size, integer_io, keep_float: see Options. recipe: of an earlier quantization, instead of a scheme and its
-    options; without data nothing is measured then. batch: samples a call where latency is measured, with `threads`;
-    timed=False leaves that out. seed: of the generated feeds.
+    "package.module:function" or a function (outputs, labels) -> a number per sample, higher is better. classes:
+    whether outputs are a score for each class; without it those that hold probabilities, or fit the labels, are.
+    per_channel, block_size, integer_io, keep_float: see Options. recipe: of an earlier quantization, instead of a scheme
+    and its options; without data nothing is measured then. batch: samples a call where latency is measured, with
+    `threads`; timed=False leaves that out. seed: of the generated feeds.
 
     Raises UsageError for options that make no sense together, InputError for a file or data that cannot be used,
     ConversionError when the scheme cannot take this model, GateError (a NotEqualError, with all figures) when a gate is
@@ -125,14 +137,16 @@ def quantize(
         keep_float=(keep_float,) if isinstance(keep_float, str) else tuple(keep_float),
     )
     name, options = _wanted(scheme, given, recipe, source)
-    _refuse_strangers(options.keep_float, source)
+    options = replace(options, keep_float=resolved(options.keep_float, source))
     asked = _asked(max_drop, min_speedup, evaluation is not None, name, timed)
     folder, target = _target(source, output, name)
     metric = load_metric(metric) if isinstance(metric, str) else metric
     calibrating = _opened(calibration, source, "calibration", seed)
     evaluating = _opened(evaluation, source, "evaluation", seed)
     repeated = recipe is not None and evaluating is calibrating is None
-    measure = Measure(_evaluated(evaluating, calibrating, source, seed), metric, batch, threads if timed else None)
+    measure = Measure(
+        _evaluated(evaluating, calibrating, source, seed), metric, batch, threads if timed else None, classes
+    )
     with staged(folder) as staging:
         if name == AUTO:
             ladder = climb(source, options, calibrating, measure, asked, staging.path, tell)
@@ -165,8 +179,8 @@ def quantize(
             failed=() if verdict is None else asked.failed(verdict),
             ranges=made.quantized.ranges,
             kept_float=made.quantized.kept_float,
-            notes=notes + made.quantized.notes,
-            arena_bytes=_arena(made),
+            notes=notes + made.quantized.notes + asked.notes(verdict),
+            arena=_arena(made, made_by.scheme),
             ladder=ladder,
         )
         if outcome.failed:
@@ -213,17 +227,6 @@ def _wanted(scheme: str | None, options: Options, recipe: Recipe | None, source:
         raise UsageError("a recipe names the scheme and its options already.", "Give either --recipe or --scheme.")
     recipe.fits(source)  # of the same format, else it raises
     return recipe.scheme, recipe.options
-
-
-def _refuse_strangers(names: Sequence[str], source: Artifact) -> None:
-    """Raise UsageError for a name to keep in float that nothing in the file has."""
-    layers = parts(source) if names else ()
-    for name in names:
-        if not any(belongs(operation, [name]) for layer in layers for operation in layer.operations):
-            raise UsageError(
-                f"no layer or operation of {source.path} is called {name!r}, so it cannot be kept in float.",
-                f"Its layers are {', '.join(layer.name for layer in layers)}.",
-            )
 
 
 def _known(kind: str) -> str:
@@ -354,14 +357,10 @@ def _unreached(source: Artifact, ladder: Ladder, asked: Asked) -> Quantization:
     )
 
 
-def _arena(made: Made) -> int | None:
-    """Bytes that TFLite Micro needs for the file; None where it is no file for it, or cannot be tried here."""
-    if made.path.suffix != ".tflite" or version("tflite-micro") is None:
+def _arena(made: Made, scheme: str) -> Arena | None:
+    """Whether TFLite Micro runs the file, and in how much memory; None where that is not asked."""
+    if made.path.suffix != ".tflite" or scheme not in FOR_MICRO or version("tflite-micro") is None:
         return None
-    from mh_edge.runtimes.tflite_micro import MicroSession
+    from mh_edge.runtimes.tflite_micro import arena
 
-    try:
-        with MicroSession(made.path) as session:
-            return session.arena_bytes
-    except (InputError, UnavailableError):
-        return None
+    return arena(made.path)

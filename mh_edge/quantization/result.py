@@ -13,6 +13,7 @@ from mh_edge.quantization.scheme import KeptFloat, RangeChange
 
 if TYPE_CHECKING:
     from mh_edge.quantization.auto.ladder import Ladder
+    from mh_edge.runtimes.tflite_micro import Arena
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Quantization:
     source: the float file. scheme: as it was asked for; made: the scheme of the file written (another one after
     "auto"). artifact: what was written; None when a gate was not passed. verdict: float against quantized; None when a
     recipe was repeated without data. gate, min_speedup: what it had to pass; failed: the sentences about what it did
-    not. ranges, kept_float: what `--explain` prints. arena_bytes: memory that TFLite Micro needs for it, None where it
-    does not run there or that was not tried. ladder: what "auto" tried.
+    not. ranges, kept_float: what `--explain` prints. arena: whether TFLite Micro runs it, and in how much memory; None
+    where that was not tried. ladder: what "auto" tried.
     """
 
     source: Artifact
@@ -37,7 +38,7 @@ class Quantization:
     ranges: tuple[RangeChange, ...] = ()
     kept_float: tuple[KeptFloat, ...] = ()
     notes: tuple[str, ...] = ()
-    arena_bytes: int | None = None
+    arena: Arena | None = None
     ladder: Ladder | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class Quantization:
             "ranges": [asdict(change) for change in self.ranges],
             "kept_float": [asdict(kept) for kept in self.kept_float],
             "notes": list(self.notes),
-            "arena_bytes": self.arena_bytes,
+            "arena_bytes": None if self.arena is None else self.arena.bytes,
             "ladder": None if self.ladder is None else self.ladder.to_json(),
         }
 

@@ -119,7 +119,7 @@ def test_a_missing_package_is_exit_code_6_with_the_line_that_installs_it(
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
     done = run("quantize", source, "--scheme", "int8-dynamic", "--no-timing")
     assert done.code == 6
-    assert 'pip install "mh-edge[quantize]"' in done.err
+    assert 'pip install "mh-edge[quantize,cpu]"' in done.err
 
 
 def test_damaged_files_are_refused_or_quantized_never_a_crash(
