@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import mh_edge
 from mh_edge.errors import InputError, UnavailableError
+from mh_edge.layers import MultiHead, MultiHeadAttention, SeqWeightedAttention
 from mh_edge.quantization.scheme import Options, find_scheme
 from mh_edge.runtimes.litert import LiteRtSession
 from mh_edge.runtimes.tflite_micro import Arena, MicroSession, arena
@@ -145,12 +148,37 @@ def test_padding_that_masking_finds(integers, tmp_path):
     scheme = find_scheme("tflite", "int8")
     ranges = scheme.calibrate(source, Options(), [{"x": one[None]} for one in x])
     path = tmp_path / "q.tflite"
-    scheme.quantize(source, ranges, Options()).save(path)
+    made = scheme.quantize(source, ranges, Options())
+    assert any("compares in integers: what rounds" in note for note in made.notes) != integers
+    made.save(path)
     assert arena(path).bytes is not None
     with MicroSession(path) as micro, LiteRtSession(path) as lite, LiteRtSession(source.path) as whole:
         found, expected, exact = (answers(session, {"x": x}) for session in (micro, lite, whole))
     assert np.abs(found - expected).max() <= STEPS_OFF / 128
     assert np.abs(expected - exact).max() < 0.1 < np.abs(exact).max()
+
+
+def test_a_masked_attention_of_ours(tmp_path):
+    """With rows that are padding throughout."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6, 5), name="x")
+    h = keras.layers.Dense(16, activation="relu")(keras.layers.Masking()(x))
+    h = keras.layers.Add()([h, MultiHeadAttention(head_num=2, activation="tanh")(h)])
+    h = keras.layers.Flatten()(MultiHead(SeqWeightedAttention(), layer_num=2)(h))
+    model = keras.Model(x, keras.layers.Dense(4, activation="softmax", name="y")(h))
+    source = mh_edge.export(model, tmp_path, formats=("tflite",), verify=False).artifacts[0]
+    rng = np.random.default_rng(0)
+    feeds = rng.normal(size=(40, 6, 5)) * (np.arange(6) < rng.integers(0, 7, (40, 1)))[:, :, None]
+    feeds[0] = 0
+    feeds = feeds.astype("float32")
+    scheme, path = find_scheme("tflite", "int8"), tmp_path / "q.tflite"
+    ranges = scheme.calibrate(source, Options(), [{"x": one[None]} for one in feeds])
+    scheme.quantize(source, ranges, Options()).save(path)
+    assert arena(path).bytes is not None
+    with MicroSession(path) as micro, LiteRtSession(path) as lite, LiteRtSession(source.path) as whole:
+        found, expected, exact = (answers(session, {"x": feeds}) for session in (micro, lite, whole))
+    assert np.abs(found - expected).max() <= STEPS_OFF / 256
+    assert np.abs(expected - exact).max() < 0.1
 
 
 def test_feeds_are_checked(exported, samples):

@@ -63,7 +63,7 @@ def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits:
         litert.saving(content),
         tuple(_told(ranges, adjusted, changes, litert.float_tensors(content))),
         in_float,
-        tuple(_notes(operations, reasons, in_float)),
+        tuple(_notes(model, operations, reasons, in_float)),
     )
 
 
@@ -79,7 +79,7 @@ def _told(seen: Ranges, adjusted: Ranges, changes: Iterable[RangeChange], in_flo
 
 
 def _notes(
-    operations: Sequence[litert.Operation], reasons: Mapping[str, str], in_float: Sequence[KeptFloat]
+    model: Any, operations: Sequence[litert.Operation], reasons: Mapping[str, str], in_float: Sequence[KeptFloat]
 ) -> Iterator[str]:
     """What integers do otherwise than floats, whatever their precision; and where they are not all."""
     if in_float:
@@ -90,7 +90,7 @@ def _notes(
             continue
         if one.kind == "DIV":
             yield f"{one.name} divides in integers: by 0 it gives any number, where floats give inf or nan."
-        elif one.kind in COMPARISONS:
+        elif one.kind in COMPARISONS and litert.is_float(model, one.inputs[0], one.graph):
             yield f"{one.name} compares in integers: what rounds to a number is equal to it."
 
 
