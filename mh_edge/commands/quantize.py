@@ -182,16 +182,14 @@ def _latency(found: Verdict) -> list[tuple[str, str, str, str]]:
 def _answers(found: Verdict) -> list[tuple[str, str, str, str]]:
     rows = []
     if found.accuracy is not None and found.accuracy_float is not None:
-        before, after = (
-            _share(value) if found.share else f"{value:.4g}" for value in (found.accuracy_float, found.accuracy)
-        )
+        before, after = (tables.score(value, found.share) for value in (found.accuracy_float, found.accuracy))
         drop = found.accuracy - found.accuracy_float
         change = f"{100 * drop:+.2f} points" if found.share else f"{drop:+.4g}"
         if found.worse is not None:
             change += f" ({found.worse} lost, {found.better} won)"
         rows.append((found.metric or "accuracy", before, after, change))
     if found.top1_agreement is not None:
-        rows.append(("same answer", "", f"{found.top1_agreement:.2%}", ""))
+        rows.append(("same answer", "", tables.score(found.top1_agreement), ""))
     return rows
 
 
@@ -200,8 +198,9 @@ def _errors(found: Verdict) -> list[tuple[str, str, str, str]]:
     rows = []
     for name, change in found.outputs.items():
         of = f" of {name}" if several else ""
-        rows.append((f"signal to noise{of}", "", f"{change.sqnr_db:.1f} dB", ""))
-        figures = f"{tables.percent(change.mean_error_std)} / {tables.percent(change.max_error_std)}"
+        at = ("", "", "") if change.columns is None else [f" (column {column})" for column in change.columns]
+        rows.append((f"signal to noise{of}", "", f"{change.sqnr_db:.1f} dB{at[0]}", ""))
+        figures = f"{tables.percent(change.mean_error_std)}{at[1]} / {tables.percent(change.max_error_std)}{at[2]}"
         rows.append((f"error{of}, mean / max", "", figures, "of the float output's standard deviation"))
     return rows
 
@@ -244,7 +243,7 @@ def _harm(one: Sensitivity) -> tuple[str, ...]:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
+    return "" if value is None else tables.score(value)
 
 
 def explained(console: Console, result: Quantization) -> None:

@@ -212,14 +212,42 @@ def test_outputs_that_are_decisions() -> None:
     assert (verdict.accuracy_float, verdict.accuracy, verdict.top1_agreement) == (2 / 3, 1 / 3, 2 / 3)
 
 
-def test_labels_go_to_the_first_output_that_they_fit() -> None:
+def test_labels_go_to_the_output_that_they_fit() -> None:
     hidden = np.zeros((3, 4), "float32")
-    ours = Table({"hidden": hidden[:, :, None], "a": np.array(R, "float32"), "b": np.array(Y, "float32")})
-    theirs = Table({"hidden": hidden[:, :, None], "a": np.array(Y, "float32"), "b": np.array(Y, "float32")})
+    ours = Table({"hidden": hidden[:, :, None], "a": np.array(R, "float32"), "b": np.array(Y, "float32")[:, :, None]})
+    theirs = Table({"hidden": hidden[:, :, None], "a": np.array(Y, "float32"), "b": np.array(Y, "float32")[:, :, None]})
     verdict = judge(ours, {"q": theirs}, samples(3, np.array([1, 1, 0])))["q"]
     assert (verdict.metric, verdict.accuracy_float, verdict.accuracy) == ("accuracy", 1.0, 1 / 3)
     assert [one.top1_agreement for one in verdict.outputs.values()] == [None, 1 / 3, None]
     assert verdict.top1_agreement == 1 / 3
+
+
+def test_labels_that_fit_several_outputs_have_to_name_theirs() -> None:
+    both = Table({"a": np.array(R, "float32"), "b": np.array(Y, "float32")})
+    with pytest.raises(InputError, match=r"fit 'a' and 'b'.*'labels.b'"):
+        judge(both, {"q": both}, samples(3, np.array([1, 1, 0])))
+
+
+def test_a_row_of_ids_that_looks_one_hot_is_a_row_of_ids() -> None:
+    scores = np.zeros((2, 3, 3), "float32")
+    scores[..., 0] = 1.0
+    table = Table({"y": scores})
+    ids = np.array([[0, 1, 0], [0, 0, 0]])  # as many steps as classes; the first row has a single 1
+    assert judge(table, {"q": table}, samples(2, ids, batch=1))["q"].accuracy == 5 / 6
+
+
+def test_labels_that_are_text_are_refused() -> None:
+    with pytest.raises(InputError, match="not numbers"):
+        judged(R, Y, ["a", "b", "c"])
+
+
+def test_a_metric_cannot_change_what_is_compared() -> None:
+    def scribbling(outputs: dict[str, np.ndarray], labels: np.ndarray) -> float:
+        outputs["y"][:] = 0
+        return 1.0
+
+    table = Table({"y": np.array(R, "float32")})
+    assert judge(table, {"q": table}, samples(3, np.array([1, 1, 0])), metric=scribbling)["q"].sqnr_db == math.inf
 
 
 def test_labels_that_are_no_classes() -> None:

@@ -139,7 +139,14 @@ def _taken(signature: Signature) -> Signature:
 
 
 def _outline(part: Part, taken: Signature) -> Arrays:
-    """The arrays of a part without their numbers: dtypes as they will be, and shapes, in no memory."""
+    """The arrays of a part without their numbers: dtypes as they will be, and shapes, in no memory. Raises InputError
+    for what no input can be.
+    """
+    for name, array in part.items():
+        if not isinstance(name, str):
+            raise InputError(f"{name!r} is no name of an array.", "Name each array after its input.")
+        if array.dtype.names is not None:
+            raise InputError(f"{name!r} holds records ({array.dtype}).", "Save plain numbers, an array for each input.")
     wanted = {tensor.name: tensor.dtype for tensor in taken.inputs}
     return {
         name: np.broadcast_to(np.zeros((), _cast_to(str(array.dtype), wanted.get(name))), array.shape)

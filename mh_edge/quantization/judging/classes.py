@@ -11,6 +11,9 @@ from mh_edge.errors import InputError
 from mh_edge.quantization.scheme import Arrays
 from mh_edge.signature import Signature, Tensor
 
+NUMBERS = "iubf"
+"""NumPy's kinds of dtype that labels may have."""
+
 ROUNDING = 1e-3
 """By which probabilities may sum to more or less than 1: those of a softmax in 16-bit floats, 11 bits each."""
 
@@ -19,7 +22,8 @@ ROUNDING = 1e-3
 class Reading:
     """How one output is read. kind: as in `decisions`, None where it decides nothing. labelled: whether the labels are
     its right answers. classes: how many it has, None for "values". known: whether it is known to decide between
-    classes; else it does only if all of it turns out to be probabilities.
+    classes; else it does only if all of it turns out to be probabilities. one_hot: whether the labels are rows with a
+    single 1, by their shape: a row of ids may look like one.
     """
 
     output: str
@@ -27,12 +31,13 @@ class Reading:
     labelled: bool = False
     classes: int | None = None
     known: bool = True
+    one_hot: bool = False
 
     def right(self, labels: np.ndarray, first: int) -> np.ndarray:
         """The right decision at each position. first: index of the first sample. Raises InputError for a label that is
         no class.
         """
-        if _one_hot(labels, self.classes):
+        if self.one_hot and _one_hot(labels, self.classes):
             return np.asarray(labels.argmax(-1)).reshape(-1)
         flat = labels.reshape(-1)
         wrong = flat != np.floor(flat) if labels.dtype.kind == "f" else np.zeros(flat.shape, bool)
@@ -52,12 +57,23 @@ class Reading:
 def read_classes(
     signature: Signature, outputs: Arrays, labels: np.ndarray | None, named: Arrays, classes: bool | None
 ) -> Sequence[Reading]:
-    """How each output is read, from those of some samples and their labels; see `judge` for the rules."""
-    readings: list[Reading] = []
-    for tensor in signature.outputs:
-        taken = any(reading.labelled and reading.output not in named for reading in readings)
-        own = named.get(tensor.name, None if taken else labels)
-        readings.append(_read(tensor, outputs[tensor.name], own, classes))
+    """How each output is read, from those of some samples and their labels; see `judge` for the rules. Raises
+    InputError for labels that are no numbers, or that fit several outputs and are named after none.
+    """
+    for array in (*named.values(), *(() if labels is None else (labels,))):
+        if array.dtype.kind not in NUMBERS:
+            raise InputError(
+                f"the labels are {array.dtype}, not numbers.", "Give the number of the right class, counted from 0."
+            )
+    readings = [
+        _read(tensor, outputs[tensor.name], named.get(tensor.name, labels), classes) for tensor in signature.outputs
+    ]
+    claimed = [reading.output for reading in readings if reading.labelled and reading.output not in named]
+    if len(claimed) > 1:
+        raise InputError(
+            f"the labels fit {' and '.join(map(repr, claimed))}.",
+            f"Name them after the output that they belong to, such as 'labels.{claimed[-1]}'.",
+        )
     return readings
 
 
@@ -74,9 +90,10 @@ def _read(tensor: Tensor, values: np.ndarray, labels: np.ndarray | None, classes
     width = values.shape[-1]
     if values.ndim < 2 or width < 2:
         return nothing
-    fits = labels is not None and (_ids(labels, values) or (labels.shape == values.shape and _one_hot(labels, width)))
-    if classes or fits:
-        return Reading(tensor.name, "argmax", fits, width)
+    ids = labels is not None and _ids(labels, values)
+    one_hot = labels is not None and not ids and labels.shape == values.shape and _one_hot(labels, width)
+    if classes or ids or one_hot:
+        return Reading(tensor.name, "argmax", ids or one_hot, width, one_hot=one_hot)
     # Labels of this shape that name no classes are numbers to be predicted.
     regression = labels is not None and labels.shape == values.shape
     fixed = isinstance(tensor.shape[-1], int)

@@ -51,7 +51,7 @@ def judge(
     """The verdict on every candidate (by name), without sizes and times; see Verdict and Change for what is measured.
 
     data: as it fits the reference; labels of one number per sample (per position), or one-hot, are compared with the
-    output they are named after, else with the first one they fit. metric: instead of the share of right answers, see
+    output they are named after, else with the one they fit. metric: instead of the share of right answers, see
     load_metric. classes: True reads every float output as one score per class, False none; by default those are that
     labels fit ((batch, 1) fits labels of 0 and 1), and those that are probabilities in every sample: numbers in [0, 1],
     of which each row sums to 1, over a fixed axis of classes. Integer outputs are decisions themselves.
@@ -143,7 +143,9 @@ class _Scores:
     def of(self, outputs: Arrays, batch: Batch) -> np.ndarray:
         """A value for each sample, or their mean as one number."""
         with custom.blamed(f"the metric {self.name} raised"):
-            values = np.asarray(self._metric(dict(outputs), _labels(batch)), np.float64)
+            values = np.asarray(
+                self._metric({name: np.array(value) for name, value in outputs.items()}, _labels(batch)), np.float64
+            )
         if values.shape not in ((), (1,), (batch.count,), (batch.count, 1)):
             raise InputError(
                 f"the metric {self.name} gives an array of shape {values.shape} for {batch.count} samples.",
