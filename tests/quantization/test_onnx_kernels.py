@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from mh_edge.artifact import Artifact
 from mh_edge.quantization.onnx.model import TOO_SMALL
@@ -208,3 +209,29 @@ def test_every_range_says_what_became_of_it(tmp_path: Path) -> None:
     for scheme in ("int8", "int8-a16"):
         made, _ = quantized(scheme, decomposed("causal", tmp_path / "m.onnx"), feeds(20), tmp_path / "q.onnx")
         assert all(change.why for change in made.ranges if change.after is None)
+
+
+def test_weights_that_are_shared(tmp_path: Path) -> None:
+    """Read as they are, transposed, and as a table: their scales fit all of them, and they stay integers."""
+    data = {"x": RANDOM.integers(0, DIM, size=(ROWS, 5))}
+    for forms in (("Gemm", "turned"), ("Gather", "turned"), ("Gather", "Gemm"), ("Gather", "Gemm", "turned")):
+        b = Builder(named=False)
+        b.tensors["w"] = numpy_helper.from_array(weight(RANDOM, DIM, DIM).astype(np.float32), "w")
+        table = "w" if "Gather" in forms else weight(RANDOM, DIM, DIM)
+        x = b.op("Tanh", b.op("ReduceMean", b.op("Gather", table, "x"), axes=[1], keepdims=0))
+        for form in forms:
+            x = x if form == "Gather" else b.op("Tanh", b.op("Gemm", x, "w", transB=int(form == "turned")))
+        source = b.save(tmp_path / "m.onnx", data, b.op("Identity", x))
+        quantized("int8", source, data, tmp_path / "q.onnx")
+        assert dequantized(tmp_path / "q.onnx", tmp_path) == [], forms
+        assert error(run(tmp_path / "q.onnx", data), run(source.path, data)) < ROUNDED, forms
+
+
+def test_one_row_stays_float(tmp_path: Path) -> None:
+    b = Builder()
+    row = b.op("Add", b.op("MatMul", b.op("Squeeze", "x", [0]), weight(RANDOM, DIM, DIM)), RANDOM.normal(size=DIM))
+    data = {"x": RANDOM.normal(size=(1, DIM)).astype(np.float32)}
+    source = b.save(tmp_path / "m.onnx", data, dense(b, b.op("Unsqueeze", row, [0]), DIM, DIM, 2), free=False)
+    made, _ = quantized("int8", source, data, tmp_path / "q.onnx")
+    assert [one.tensor for one in made.kept_float if "one row" in one.reason] == ["layer/MatMul_1"]
+    assert dequantized(tmp_path / "q.onnx", tmp_path) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ def quantize(
             {
                 "OpTypesToExcludeOutputQuantization": sorted(float_results),
                 **more,
-                "TensorQuantOverrides": _stacked(model, quantization.QuantType[weights]) | dict(overrides),
+                "TensorQuantOverrides": _one_scale(model, quantization.QuantType[weights]) | dict(overrides),
             },
         )
         result: onnx.ModelProto = quantizer.quantize_model()
@@ -112,18 +112,29 @@ def quantize(
     if float_results:
         _spare(result, chosen, float_results)
         _unfuse(result, chosen, float_results)
+        _set_rows_apart(result)
     _trim(result, model)
     return result
 
 
-def _stacked(model: onnx.ModelProto, weight_type: Any) -> dict[str, list[dict[str, Any]]]:
-    """Matrices in stacks, (heads, K, N), get one scale: ONNX Runtime loads a file that has one for each column, and
-    then fails to run it.
+def _one_scale(model: onnx.ModelProto, weight_type: Any) -> dict[str, list[dict[str, Any]]]:
+    """Weights that get one scale. Matrices in stacks, (heads, K, N): ONNX Runtime loads a file that has one for each
+    column, and then fails to run it. And those that are read in several ways, transposed or as a table too: it takes
+    the scales of the one for those of the other.
     """
+    from onnx import TensorProto
+
     constants = onnxmodel.weights(model)
-    products = [node.input[1] for node in model.graph.node if node.op_type == "MatMul"]
-    stacks = sorted({name for name in products if name in constants and len(constants[name].dims) != MATRIX_RANK})
-    return {name: [{"quant_type": weight_type}] for name in stacks}
+    uses: dict[str, set[str]] = defaultdict(set)
+    for node in model.graph.node:
+        turned = any(one.name == "transB" and one.i for one in node.attribute)
+        kind = {"MatMul": "product", "Gemm": "turned" if turned else "product"}.get(node.op_type, node.op_type)
+        for name in constants.keys() & set(node.input[:2]):  # no bias
+            uses[name].add(kind)
+    several = {name for name, kinds in uses.items() if len(kinds) > 1}
+    stacks = {name for name, kinds in uses.items() if "product" in kinds and len(constants[name].dims) != MATRIX_RANK}
+    floats = {name for name in several | stacks if constants[name].data_type == TensorProto.FLOAT}
+    return {name: [{"quant_type": weight_type}] for name in sorted(floats)}
 
 
 def _spare(model: onnx.ModelProto, chosen: Collection[str], float_results: Collection[str]) -> None:
@@ -186,6 +197,32 @@ def _unfuse(model: onnx.ModelProto, chosen: Collection[str], float_results: Coll
         for kind, bound in bounds[-1:]:
             written.append(helper.make_node(kind, [value, bound], node.output, node.name))
     replace_nodes(graph, written)
+
+
+def _set_rows_apart(model: onnx.ModelProto) -> None:
+    """Take rows out of a table before they are made float, where others read it too: ONNX Runtime would make all of it
+    float at every call.
+    """
+    from onnx import helper
+
+    constants = onnxmodel.weights(model)
+    floats = {
+        node.output[0]: node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    written = []
+    for node in model.graph.node:
+        written.append(node)
+        if node.op_type == "Gather" and node.input[0] in floats and readers[node.input[0]] > 1:
+            table, *scale = floats[node.input[0]].input
+            result = node.output[0]
+            node.input[0], node.output[0] = table, f"{result}/rows"
+            written.append(
+                helper.make_node("DequantizeLinear", [node.output[0], *scale], [result], f"{node.name}/rows")
+            )
+    replace_nodes(model.graph, written)
 
 
 def _trim(model: onnx.ModelProto, source: onnx.ModelProto) -> None:

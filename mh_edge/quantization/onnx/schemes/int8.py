@@ -40,6 +40,7 @@ FLOAT_ONLY = {
 
 INNER = "it lies in the body of a Loop, Scan or If, which are not quantized"
 UNKNOWN = "ONNX's shape inference does not know the type of what it takes or gives, so that no range could be seen"
+ROW = "it takes one row without an axis for more; ONNX Runtime would compute it in float from dequantized weights"
 SCORES = "the softmax tells apart what differs by less than an integer's step"
 MASKED = "the mask's range would leave the scores a few of 255 steps"
 BOTH_COMPUTED = "a product of two activations, no weight: integers cost accuracy here and were not faster"
@@ -50,9 +51,7 @@ def opened(source: Artifact) -> onnx.ModelProto:
     Add of anything, or of a Gemm and a Sum, before it looks for integers, and find none for it.
     """
     model = qdq.typed(as_gemms(qdq.opened(source)))
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim) for value in (*model.graph.input, *model.graph.value_info)
-    }
+    ranks = _ranks(model)
     for one in weighted(model, SLOTS):
         if one.node.op_type == "MatMul" and (ranks.get(one.node.input[0]), len(one.weight.dims)) == (2, 2):
             one.node.op_type = "Gemm"
@@ -60,6 +59,12 @@ def opened(source: Artifact) -> onnx.ModelProto:
         if node.op_type == "Sum" and len(node.input) == 2:
             node.op_type = "Add"
     return model
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    """How many axes a tensor has, of those whose shape is known."""
+    values = ((one.name, one.type.tensor_type) for one in (*model.graph.input, *model.graph.value_info))
+    return {name: len(tensor.shape.dim) for name, tensor in values if tensor.HasField("shape")}
 
 
 def observe(source: Artifact, options: Options, batches: Iterable[Arrays]) -> Ranges:
@@ -118,7 +123,7 @@ def _following(model: onnx.ModelProto, products: Iterable[onnx.NodeProto]) -> li
 def _kept(model: onnx.ModelProto, found: list[Weighted], ranges: Ranges, options: Options) -> dict[str, str]:
     """Operation or tensor -> why it stays in float. found: the operations with weights."""
     small, outermost = tiny(found), {node.name for node in model.graph.node}
-    kept = {}
+    kept, ranks = {}, _ranks(model)
     for one in found:
         if belongs(one.node.name, options.keep_float):
             kept[one.node.name] = "named by keep_float"
@@ -128,6 +133,8 @@ def _kept(model: onnx.ModelProto, found: list[Weighted], ranges: Ranges, options
             kept[one.node.name] = INNER
         elif any(name not in ranges for name in _rounded(one.node)):
             kept[one.node.name] = UNKNOWN
+        elif one.node.op_type == "MatMul" and ranks.get(one.node.input[0]) == 1:
+            kept[one.node.name] = ROW
     for softmax in masks.find(model, ranges):
         made_by = f"{softmax.rule}: " if softmax.rule else ""
         kept |= dict.fromkeys(softmax.tensors, made_by + SCORES)
