@@ -214,13 +214,22 @@ def test_every_range_says_what_became_of_it(tmp_path: Path) -> None:
 def test_weights_that_are_shared(tmp_path: Path) -> None:
     """Read as they are, transposed, and as a table: their scales fit all of them, and they stay integers."""
     data = {"x": RANDOM.integers(0, DIM, size=(ROWS, 5))}
-    for forms in (("Gemm", "turned"), ("Gather", "turned"), ("Gather", "Gemm"), ("Gather", "Gemm", "turned")):
+    for forms in (
+        ("Gemm", "turned"),
+        ("Gather", "turned"),
+        ("Gather", "Gemm"),
+        ("Gather", "Gemm", "turned"),
+        ("Gather", "apart"),
+    ):
         b = Builder(named=False)
         b.tensors["w"] = numpy_helper.from_array(weight(RANDOM, DIM, DIM).astype(np.float32), "w")
         table = "w" if "Gather" in forms else weight(RANDOM, DIM, DIM)
         x = b.op("Tanh", b.op("ReduceMean", b.op("Gather", table, "x"), axes=[1], keepdims=0))
         for form in forms:
-            x = x if form == "Gather" else b.op("Tanh", b.op("Gemm", x, "w", transB=int(form == "turned")))
+            if form == "apart":
+                x = b.op("MatMul", x, b.op("Transpose", "w"))
+            elif form != "Gather":
+                x = b.op("Tanh", b.op("Gemm", x, "w", transB=int(form == "turned")))
         source = b.save(tmp_path / "m.onnx", data, b.op("Identity", x))
         quantized("int8", source, data, tmp_path / "q.onnx")
         assert dequantized(tmp_path / "q.onnx", tmp_path) == [], forms

@@ -19,6 +19,10 @@ SEPARATOR = "/"
 """Between an operation's name and what it was divided into, so that whoever names the operation names its parts."""
 
 
+MATRIX = (1, 0)
+"""The order of the axes of a matrix behind Transpose, if nothing else is said."""
+
+
 def as_plain_gemms(model: onnx.ModelProto) -> None:
     """alpha · A B + beta · C -> Gemm(A, alpha · B, beta · C), in place, wherever B is constant. A C that is no vector
     for all rows is added behind it. The Gemm keeps its name and metadata.
@@ -31,6 +35,28 @@ def as_matmuls(model: onnx.ModelProto) -> None:
     transposed. The MatMul keeps the Gemm's name and metadata; a transposed or scaled weight is written anew.
     """
     _rewrite(model, divide=True)
+
+
+def fold_transposes(model: onnx.ModelProto) -> None:
+    """Transpose of a constant matrix -> a constant, in place, in the outermost graph: else it is no weight, as where a
+    table of embeddings makes the outputs too.
+    """
+    from onnx import numpy_helper
+
+    graph, constants = model.graph, weights(model)
+    results = {value.name for value in graph.output}
+    left = []
+    for node in graph.node:
+        held = constants.get(node.input[0]) if node.op_type == "Transpose" else None
+        if held is None or len(held.dims) != len(MATRIX) or node.output[0] in results:
+            left.append(node)
+            continue
+        order = next((tuple(one.ints) for one in node.attribute if one.name == "perm"), MATRIX)
+        turned = np.ascontiguousarray(numpy_helper.to_array(held).transpose(order))
+        graph.initializer.append(numpy_helper.from_array(turned, node.output[0]))
+    if len(left) < len(graph.node):
+        replace_nodes(graph, left)
+        drop_unused(model)
 
 
 def _rewrite(model: onnx.ModelProto, divide: bool) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mh_edge.artifact import Artifact
 from mh_edge.quantization.onnx import calibration, masks, qdq
+from mh_edge.quantization.onnx.matmuls import fold_transposes
 from mh_edge.quantization.onnx.model import TOO_SMALL, Weighted, nodes, nothing_to_quantize, saver, tiny, weighted
 from mh_edge.quantization.onnx.products import as_gemms
 from mh_edge.quantization.onnx.schemes.int8_dynamic import LEAST_UNITS
@@ -50,7 +51,9 @@ def opened(source: Artifact) -> onnx.ModelProto:
     """The model with its products as Gemm, all those of two matrices: ONNX Runtime would make a Gemm of a MatMul and an
     Add of anything, or of a Gemm and a Sum, before it looks for integers, and find none for it.
     """
-    model = qdq.typed(as_gemms(qdq.opened(source)))
+    model = qdq.opened(source)
+    fold_transposes(model)
+    model = qdq.typed(as_gemms(model))
     ranks = _ranks(model)
     for one in weighted(model, SLOTS):
         if one.node.op_type == "MatMul" and (ranks.get(one.node.input[0]), len(one.weight.dims)) == (2, 2):
