@@ -4,15 +4,30 @@ are hidden whole; and what they must refuse.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
-from mh_edge.quantization.scheme import Options
-from tests.quantization.test_tflite_static import KERNELS, SCHEMES, off, outputs, quantized, written
+from mh_edge.artifact import Artifact
+from mh_edge.quantization.scheme import Options, Quantized
+from mh_edge.quantization.tflite.mask_sites import PARTLY, READ_ELSEWHERE
+from mh_edge.quantization.tflite.masks import WHY_MASK
+from tests.quantization.test_tflite_static import (
+    DIM,
+    FUTURE,
+    KERNELS,
+    SCHEMES,
+    TIME,
+    Feeds,
+    off,
+    outputs,
+    quantized,
+    written,
+)
 
 WIDE, MANY = 24, 32
 
@@ -82,3 +97,133 @@ def test_convolutions_with_channels_of_zeros(kind, name, tmp_path: Path):
     batches = [{"x": sample[None]} for sample in _normal(rng, 30, 5, 5, 8)]
     quantized(source, name, batches, tmp_path / "q.tflite")
     assert off(outputs(tmp_path / "q.tflite", batches), outputs(source.path, batches)) < 2 * BIAS_ERROR[name]
+
+
+HIDE_ERROR = {"int8": 0.055, "int16x8": 0.02}
+"""What an attention with random weights loses; with a mask cut off where it must not be it is 70 %, with scores that
+have no steps left 60 %.
+"""
+
+INPUTS = [
+    tf.TensorSpec((1, TIME, DIM), name="x"),
+    tf.TensorSpec((1, TIME), name="valid"),
+    tf.TensorSpec((1, TIME), name="given"),
+]
+
+Mask = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+"""(q kᵀ, valid, mask as it is added) -> what the softmax takes."""
+
+
+def attention(path: Path, mask: Mask, *, gain: float = 1.0) -> Artifact:
+    """softmax(mask(gain · q kᵀ / 4)) v with random weights."""
+    rng = np.random.default_rng(0)
+    weights = [_normal(rng, DIM, DIM) / 2 for _ in range(3)]
+
+    def attend(x: tf.Tensor, valid: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
+        q, k, v = (tf.matmul(x, weight) for weight in weights)
+        scores = mask(tf.matmul(q, k, transpose_b=True) * (gain / 4), valid[:, None, :], given[:, None, :])
+        return tf.matmul(tf.nn.softmax(scores), v)
+
+    return written(attend, INPUTS, path)
+
+
+def samples(count: int, seed: int, *, none_valid: bool = False) -> list[dict[str, np.ndarray]]:
+    """valid is 1 or 0; given is 0 or −10000."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        valid = (np.arange(TIME)[None] < (0 if none_valid else rng.integers(1, TIME + 1))).astype(np.float32)
+        x = rng.uniform(-2, 2, size=(1, TIME, DIM)).astype(np.float32)
+        made.append({"x": x, "valid": valid, "given": (1 - valid) * -10000})
+    return made
+
+
+def losses(source: Artifact, name: str, path: Path) -> tuple[Quantized, float, float]:
+    """What comes of it, and the errors where rows are hidden in part and where they are hidden whole."""
+    result, _ = quantized(source, name, samples(60, 0), path)
+    some, blind = samples(40, 1), samples(20, 2, none_valid=True)
+    return result, *(off(outputs(path, each), outputs(source.path, each)) for each in (some, blind))
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("made", [True, False])
+def test_a_mask_that_something_else_reads_is_not_cut_off_there(name, made, tmp_path):
+    """One that is made gets a copy; one that is given cannot have any, so that the sum stays in float and says so."""
+    weights = _normal(np.random.default_rng(0), DIM, DIM) / 2
+
+    def attend(x: tf.Tensor, valid: tf.Tensor, given: tf.Tensor) -> dict[str, tf.Tensor]:
+        mask = (1 - valid) * -10000.0 if made else given
+        scores = tf.matmul(tf.matmul(x, weights), x, transpose_b=True) / 4 + mask[:, None, :]
+        return {"y": tf.matmul(tf.nn.softmax(scores), x), "twice": mask + mask, "mean": tf.reduce_mean(mask, -1)}
+
+    source = written(attend, INPUTS, tmp_path / "x.tflite")
+    result, _ = quantized(source, name, samples(40, 0), tmp_path / "q.tflite")
+    assert {kept.reason for kept in result.kept_float} == (set() if made else {READ_ELSEWHERE})
+    reference, y = (by_name(path, source, samples(30, 1)) for path in (source.path, tmp_path / "q.tflite"))
+    for output in ("y", "twice", "mean"):
+        assert off(y[output], reference[output]) < HIDE_ERROR[name]
+
+
+def by_name(path: Path, source: Artifact, batches: Iterable[Feeds]) -> dict[str, np.ndarray]:
+    run = Interpreter(model_path=str(path)).get_signature_runner()
+    made = [run(**{tensor.name: batch[tensor.name] for tensor in source.inputs}) for batch in batches]
+    return {name: np.array([each[name] for each in made]) for name in made[0]}
+
+
+def test_softmaxes_with_unlike_scores_get_masks_of_their_own(tmp_path):
+    """Scores of 3 and of 60 hidden by one mask: cut off for the latter, it would leave the former few steps."""
+    weights = _normal(np.random.default_rng(0), DIM, DIM) / 2
+
+    def attend(x: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        mask = ((1 - valid) * -10000.0)[:, None, :]
+        scores = tf.matmul(tf.matmul(x, weights), x, transpose_b=True)
+        made = [tf.matmul(tf.nn.softmax(scores * gain + mask), x) for gain in (0.1, 0.09, 3.0)]
+        return made[0] + made[1] + made[2]
+
+    source = written(attend, INPUTS[:2], tmp_path / "x.tflite")
+    result, _ = quantized(source, "int8", samples(40, 0), tmp_path / "q.tflite")
+    assert result.kept_float == ()
+    cut = [change for change in result.ranges if change.why == WHY_MASK and change.before.high > -1]
+    assert len({change.after for change in cut}) == 2
+    assert (
+        off(outputs(tmp_path / "q.tflite", samples(30, 1)), outputs(source.path, samples(30, 1))) < HIDE_ERROR["int8"]
+    )
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_mask_that_is_given(name, tmp_path):
+    source = attention(tmp_path / "x.tflite", lambda s, valid, given: s + given)
+    result, some, blind = losses(source, name, tmp_path / "q.tflite")
+    assert result.kept_float == ()
+    assert max(some, blind) < HIDE_ERROR[name]
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("gain", [0.25, 3.0, 8.0])
+def test_rows_hidden_whole_where_a_mask_swallows_a_part_of_the_scores(name, gain, tmp_path):
+    """Floats near 1e9 lie 64 apart: scores up to 32 are lost in −1e9, greater ones become multiples of 64."""
+    source = attention(tmp_path / "x.tflite", lambda s, valid, given: s + (1 - valid) * -1e9, gain=gain)
+    result, some, blind = losses(source, name, tmp_path / "q.tflite")
+    assert {kept.reason for kept in result.kept_float} == (set() if gain < 1 else {PARTLY.format(-1e9)})
+    assert max(some, blind) < HIDE_ERROR[name]
+
+
+def test_a_causal_mask_hides_no_row_whole(tmp_path):
+    source = attention(tmp_path / "x.tflite", lambda s, valid, given: s + FUTURE * -1e9, gain=8.0)
+    result, some, _ = losses(source, "int8", tmp_path / "q.tflite")
+    assert result.kept_float == ()
+    assert some < HIDE_ERROR["int8"]
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_masks_by_means_that_are_not_known_leave_scores_their_steps(name, scaled, tmp_path):
+    def mask(scores: tf.Tensor, valid: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
+        total = scores + tf.math.log(valid + 1e-30) * 1e3
+        return total * 0.5 if scaled else total
+
+    source = attention(tmp_path / "x.tflite", mask)
+    result, some, blind = losses(source, name, tmp_path / "q.tflite")
+    kept = [one.tensor for one in result.kept_float if "no steps would be left" in one.reason]
+    assert len(kept) == 2 + scaled  # the sum and the softmax; the scores are made in integers
+    assert max(some, blind) < HIDE_ERROR[name]

@@ -12,187 +12,84 @@ Then hidden steps get the weight 0, and a row that is hidden whole is softmax(sc
 float. Two masks added hide twice as deep, in float as here: mask: [−2 R, 0]. Where −1e9 swallows the scores in float
 already, or the file chooses, select(hidden, −1e9, scores), such a row is uniform, and the sum is [L − margin / c, H]:
 it saturates.
-
-Masks are found from the softmax backwards. What is added is a mask when interval arithmetic over booleans, constants
-and inputs shows that it reaches MASK_LEVEL and does not pass SLACK the other way; whose file it is makes no difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mh_edge.quantization.scheme import Range, RangeChange, Ranges
-from mh_edge.quantization.tflite.model import Operation, add_constant, constant, is_float, operations
-
-MASK_LEVEL = 1000.0
-"""What is added to scores and reaches −1000 hides them: trained scores are some tens, masks are −10000 and beyond."""
-
-SLACK = 1.0
-"""How far a mask may go the other way; some files write 1 − 10000 · hidden."""
-
-SAME = frozenset({"RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "BROADCAST_TO", "EXPAND_DIMS", "SQUEEZE", "TILE"})
-"""Operations that only move entries; litert-quantizer gives both sides one scale."""
-
-SUMS = frozenset({"ADD", "SUB"})
-CHOICES = frozenset({"SELECT", "SELECT_V2"})
-OTHERS = frozenset({"MUL", "MINIMUM", "MAXIMUM"})
-
-MAX = float(np.finfo(np.float32).max)
-
-ROUNDING = 2.0**-24
-"""What is less than this share of a 32-bit float is lost when it is added to it."""
+from mh_edge.quantization.tflite.mask_copies import separate
+from mh_edge.quantization.tflite.mask_sites import Site, Sites
+from mh_edge.quantization.tflite.model import add_constant, constant
 
 WHY_MASK = "an attention mask: further down than the scores reach it hides no better"
 WHY_SUM = "scores with a mask: what is hidden stays just below what the softmax can tell from nothing"
 
 
-@dataclass
-class _Site:
-    """One place where a mask meets scores. sign: −1 where it is subtracted. flat: rows hidden whole are uniform.
-    factor: c. parts: the tensors that the mask is computed from, itself included. below: tensors between the sum and
-    the softmax (or the next sum), nearest to the softmax first, each with the factor that it is of the sum. room: R.
-    """
-
-    total: int
-    scores: int
-    mask: int
-    sign: int
-    flat: bool
-    factor: float
-    parts: frozenset[int]
-    below: tuple[tuple[int, float], ...]
-    room: float = 0.0
-
-
-def keep_masks(model: Any, ranges: Ranges, margin: float) -> tuple[Ranges, tuple[RangeChange, ...]]:
-    """Ranges with which masks hide in integers too, and what was changed. Constants of `model` that are parts of a mask
-    are cut off. margin: exp(−margin) is no weight.
+def keep_masks(model: Any, ranges: Ranges, margin: float) -> tuple[Ranges, tuple[RangeChange, ...], dict[str, str]]:
+    """Ranges with which masks hide in integers too, what was changed, and why operations (by name) stay in float.
+    Constants of `model` that are parts of a mask are cut off, and it may get copies of operations that make masks.
+    margin: exp(−margin) is no weight.
     """
     masks = _Masks(model, ranges)
-    rows = [row for one in masks.operations if one.kind == "SOFTMAX" if (row := [*masks.sites(one.inputs[0])])]
-    masks.make_room(rows, margin)
-    for row in rows:
-        for site in row:
-            masks.cut(site)
-    for row in rows:
+    rows = masks.rows(margin)
+    copied = separate(masks, [site for row in rows if not row.obstacle for site in row.sites])
+    if copied:
+        masks = _Masks(model, {**ranges, **{new: ranges[old] for new, old in copied.items() if old in ranges}})
+        rows = masks.rows(margin)
+    hiding = [row.sites for row in rows if not row.obstacle and row.sites]
+    masks.share_room(hiding)
+    for site in (site for row in hiding for site in row):
+        masks.cut(site)
+    for row in hiding:
         masks.widen(row, margin)
-    return masks.ranges, tuple(masks.changes.values())
+    return (
+        masks.ranges,
+        tuple(masks.changes.values()),
+        {name: row.obstacle for row in rows if row.obstacle for name in row.names},
+    )
 
 
-class _Masks:
-    """The main graph with its ranges as they become, and the changes by tensor name."""
+class _Masks(Sites):
+    """Masks with the ranges as they become, and the changes by tensor name."""
 
     def __init__(self, model: Any, ranges: Ranges) -> None:
-        self.model = model
-        self.names = [tensor.name.decode() for tensor in model.subgraphs[0].tensors]
-        self.ranges = dict(ranges)
-        self.operations = [one for one in operations(model) if one.graph == 0]
-        self.maker = {made: one for one in self.operations for made in one.outputs}
-        self.limits: dict[int, float] = {}
+        super().__init__(model, ranges)
         self.changes: dict[str, RangeChange] = {}
 
-    def sites(self, tensor: int, factor: float = 1.0, below: tuple[tuple[int, float], ...] = ()) -> Iterator[_Site]:
-        """Those from a softmax's input backwards, the innermost last."""
-        one = self.maker.get(tensor)
-        if one is None:
-            return
-        if one.kind in SAME:
-            yield from self.sites(one.inputs[0], factor, (*below, (tensor, 1.0)))
-        elif one.kind == "MUL" and (scaled := self._scaled(one)) is not None:
-            other, by = scaled
-            passed = (*((index, before * by) for index, before in below), (tensor, by))
-            yield from self.sites(other, factor * by, passed)
-        elif (found := self._masked(one)) is not None:
-            mask, scores, sign, flat = found
-            yield _Site(tensor, scores, mask, sign, flat, factor, frozenset(self._parts(mask)), below)
-            yield from self.sites(scores, factor)
-
-    def _scaled(self, one: Operation) -> tuple[int, float] | None:
-        """(the other operand, c) of a product with one constant c > 0."""
-        for number, other in (one.inputs, one.inputs[::-1]):
-            values = constant(self.model, number)
-            if values is not None and values.size == 1 and values.item() > 0:
-                return other, float(values.item())
-        return None
-
-    def _masked(self, one: Operation) -> tuple[int, int, int, bool] | None:
-        """(mask, scores, sign, flat) of an operation that hides scores."""
-        if one.kind not in SUMS | CHOICES:
-            return None
-        first, second = one.inputs[-2:]
-        sign = -1 if one.kind == "SUB" else 1
-        for mask, scores in ((second, first), (first, second))[: 1 if one.kind == "SUB" else 2]:
-            span = self._span(mask)
-            if span is None or self.names[scores] not in self.ranges:
-                continue
-            low, high = (span.low, span.high) if sign > 0 else (-span.high, -span.low)
-            if low <= -MASK_LEVEL and high <= SLACK:
-                seen = self.ranges[self.names[scores]]
-                swallows = -low * ROUNDING > seen.high - seen.low
-                return mask, scores, sign, bool(one.kind in CHOICES or swallows)
-        return None
-
-    def _span(self, tensor: int) -> Range | None:
-        """Between which values a tensor lies, if it comes from booleans, constants and inputs by simple arithmetic."""
-        values = constant(self.model, tensor)
-        if values is not None:
-            return Range(float(max(values.min(), -MAX)), float(min(values.max(), MAX))) if values.size else None
-        one = self.maker.get(tensor)
-        if one is None or one.kind == "CAST":
-            seen = self.ranges.get(self.names[tensor])
-            limit = self.limits.get(tensor, np.inf)
-            return None if seen is None else Range(max(seen.low, -limit), min(seen.high, limit))
-        if one.kind in SAME:
-            return self._span(one.inputs[0])
-        if one.kind not in SUMS | CHOICES | OTHERS:
-            return None
-        first, second = (self._span(index) for index in one.inputs[-2:])
-        return None if first is None or second is None else _combined(one.kind, first, second)
-
-    def _parts(self, tensor: int) -> Iterator[int]:
-        yield tensor
-        one = self.maker.get(tensor)
-        for index in one.inputs if one is not None else ():
-            if index >= 0 and is_float(self.model, index):
-                yield from self._parts(index)
-
-    def make_room(self, rows: list[list[_Site]], margin: float) -> None:
-        """R for each site; those whose masks share a part share the greatest, so that a mask is one number in all."""
+    def share_room(self, rows: Sequence[Sequence[Site]]) -> None:
+        """The greatest R for all sites whose masks share what is cut off, so that it is one number in all."""
         sites = [site for row in rows for site in row]
-        for row in rows:
-            seen = self.ranges[self.names[row[-1].scores]]
-            for site in row:
-                site.room = seen.high - seen.low + margin / site.factor
         rising = True
         while rising:
             rising = False
             for site in sites:
-                room = max(other.room for other in sites if site.parts & other.parts)
+                room = max(other.room for other in sites if other is site or site.deep & other.deep)
                 rising, site.room = rising or room > site.room, room
 
-    def cut(self, site: _Site) -> None:
+    def cut(self, site: Site) -> None:
         """Constants and inputs of a mask within [−R, R], and the ranges that follow from it."""
         for part in sorted(site.parts):
-            self.limits[part] = site.room
+            self.limits[part] = max(site.room, self.limits.get(part, 0.0))
             values = constant(self.model, part)
             if values is not None and np.abs(values).max() > site.room:
                 cut = np.clip(values, -site.room, site.room).astype(np.float32)
                 self.model.subgraphs[0].tensors[part].buffer = add_constant(self.model, cut)
                 self._note(part, _ends(values), _ends(cut), WHY_MASK)
         for part in sorted(site.parts):
-            if (span := self._span(part)) is not None and constant(self.model, part) is None:
+            if (span := self.span(part)) is not None and constant(self.model, part) is None:
                 self._set(part, span, WHY_MASK)
 
-    def widen(self, row: list[_Site], margin: float) -> None:
+    def widen(self, row: Sequence[Site], margin: float) -> None:
         """The sums of one softmax, from the innermost outwards."""
         now = self.ranges[self.names[row[-1].scores]]
         floor = now.low - margin / row[-1].factor
         for site in reversed(row):
-            mask = self._span(site.mask) or Range(-site.room, 0.0)
+            mask = self.span(site.mask) or Range(-site.room, 0.0)
             deepest, highest = (mask.low, mask.high) if site.sign > 0 else (-mask.high, -mask.low)
             now = Range(floor, now.high) if site.flat else Range(now.low + deepest, now.high + max(highest, 0.0))
             self._set(site.total, now, WHY_SUM)
@@ -211,21 +108,6 @@ class _Masks:
         name = self.names[tensor]
         first = self.changes[name].before if name in self.changes else before
         self.changes[name] = RangeChange(name, first, after, why)
-
-
-def _combined(kind: str, first: Range, second: Range) -> Range:
-    """What a sum, difference, product of two, or a choice between two, lies between."""
-    if kind == "ADD":
-        return Range(first.low + second.low, first.high + second.high)
-    if kind == "SUB":
-        return Range(first.low - second.high, first.high - second.low)
-    if kind == "MUL":
-        ends = [one * other for one in (first.low, first.high) for other in (second.low, second.high)]
-        return Range(min(ends), max(ends))
-    if kind in ("MINIMUM", "MAXIMUM"):
-        extreme = min if kind == "MINIMUM" else max
-        return Range(extreme(first.low, second.low), extreme(first.high, second.high))
-    return Range(min(first.low, second.low), max(first.high, second.high))
 
 
 def _ends(values: np.ndarray) -> Range:

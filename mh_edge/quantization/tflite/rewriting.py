@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mh_edge.quantization.tflite.masks import MASK_LEVEL
+from mh_edge.quantization.tflite.mask_sites import MASK_LEVEL
 from mh_edge.quantization.tflite.model import NO_BUFFER, Operation, add_constant, constant, operations, schema
 
 ROUNDING = 1e-6

@@ -45,9 +45,9 @@ def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits:
     zero_or_one = rewrite(model)
     least, near = _divisors(model, ranges, bits)
     known = {**ranges, **{raised: ranges[divisor] for raised, divisor in keep_from_zero(model, least).items()}}
+    adjusted, changes, refused = keep_masks(model, {**known, **dict.fromkeys(zero_or_one, Range(0.0, 1.0))}, margin)
     operations = litert.operations(model)
-    reasons = near | litert.kept_in_loops(operations) | reasons
-    adjusted, changes = keep_masks(model, {**known, **dict.fromkeys(zero_or_one, Range(0.0, 1.0))}, margin)
+    reasons = refused | near | litert.kept_in_loops(operations) | reasons
     if bits == POWERS_MATTER:
         adjusted = {**adjusted, **_off_powers_of_two(model, operations, adjusted)}
     reasons |= _boundless(model, operations, adjusted)
