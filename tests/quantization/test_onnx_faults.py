@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
-from mh_edge.errors import InputError, UnavailableError
+from mh_edge.errors import ConversionError, InputError, UnavailableError
 from mh_edge.inspection import inspect
+from mh_edge.quantization.onnx.schemes.int8 import SCORES
+from mh_edge.quantization.onnx.unfit import MASKING, NOT_FINITE
 from mh_edge.quantization.scheme import Options, find_scheme
 from tests.quantization.models import Builder, Case
 from tests.quantization.schemes import apply
@@ -135,3 +138,101 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     with pytest.raises(UnavailableError, match=f"needs the package '{package}") as caught:
         found.quantize(source, found.calibrate(source, Options(), [case.feeds]) if found.calibrate else {}, Options())
     assert caught.value.hint == f'pip install "mh-edge[{extras}]"'
+
+
+def table(worst: float) -> Case:
+    """Rows of a table, one of which no sample asks for, through a product."""
+    b = Builder()
+    rows = b.numbers(200, 32)
+    rows[7] = worst
+    found = b.add("Gather", [b.constant("table", rows), b.feed("ids", b.random.integers(8, 200, (SAMPLES, 6)))], "rows")
+    return b.case({found: 3, b.dense(found, "dense", 32, 32): 3})
+
+
+@pytest.mark.parametrize("scheme", [*STATIC, "int8-dynamic"])
+@pytest.mark.parametrize(("worst", "why"), [(-1e4, MASKING), (-np.inf, NOT_FINITE), (np.nan, NOT_FINITE)])
+def test_a_table_with_the_rows_of_a_mask_stays_float(scheme: str, worst: float, why: str, tmp_path: Path) -> None:
+    made = apply(scheme, table(worst), tmp_path)
+    assert made.kept["rows"] == why
+    assert scheme == "int8-a16" or np.array_equal(made.found[0], made.truth[0])
+    assert 0 < made.error < LEAST
+
+
+@pytest.mark.parametrize("scheme", [*STATIC, "int8-dynamic", "int4"])
+@pytest.mark.parametrize("part", ["kernel", "bias"])
+def test_constants_that_are_not_finite_stay_float(scheme: str, part: str, tmp_path: Path) -> None:
+    b = Builder()
+    x = b.feed("x", b.numbers(SAMPLES, 64))
+    whole, broken = b.dense(x, "whole", 64, 64), b.dense(x, "broken", 64, 64)
+    case = b.case({whole: 2, broken: 2})
+    tensor = next(one for one in case.model.graph.initializer if one.name == f"broken/{part}")
+    values = numpy_helper.to_array(tensor).copy()
+    values[..., 3] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    made = apply(scheme, case, tmp_path)
+    if part == "kernel" or scheme in STATIC:
+        assert NOT_FINITE in {why for name, why in made.kept.items() if name.startswith("broken/")}
+    assert not any(name.startswith("whole/") for name in made.kept)
+    assert scheme == "int8-a16" or np.isnan(made.found[1][:, 3]).all()  # integers go on behind the product
+    assert np.isfinite(made.found[0]).all()
+
+
+@pytest.mark.parametrize("scheme", STATIC)
+def test_a_result_that_is_also_cut_off_at_0_is_not_cut_off_itself(scheme: str, tmp_path: Path) -> None:
+    b = Builder()
+    x = b.feed("x", b.numbers(SAMPLES, 8, 6, 6))
+    raw = b.add("Conv", [x, b.weight("kernel", 16, 8, 3, 3), b.weight("bias", 16)], "raw")
+    made = apply(scheme, b.case({raw: 4, b.add("Relu", [raw], "cut"): 4}), tmp_path)
+    assert made.error < LEAST
+    assert (made.found[0] < 0).any()
+
+
+@pytest.mark.parametrize("scheme", STATIC)
+@pytest.mark.parametrize("beta", [0.5, 2.0])
+@pytest.mark.parametrize("shape", [(64,), (1,), (1, 1), ()])
+def test_any_gemm(scheme: str, beta: float, shape: tuple[int, ...], tmp_path: Path) -> None:
+    b = Builder()
+    bias = b.constant("c", np.asarray(10 * b.numbers(*shape), np.float32))
+    x = b.feed("x", b.numbers(SAMPLES, 64))
+    y = b.add("Gemm", [x, b.weight("kernel", 64, 64), bias], "y", alpha=0.5, beta=beta)
+    assert 0 < apply(scheme, b.case({y: 2}), tmp_path).error < LEAST
+
+
+@pytest.mark.parametrize("scheme", STATIC)
+def test_a_weight_that_is_read_both_ways(scheme: str, tmp_path: Path) -> None:
+    b = Builder()
+    ids = b.feed("ids", b.random.integers(0, 200, (SAMPLES,)))
+    rows = b.add("Gather", [b.weight("table", 200, 64), ids], "rows")
+    there = b.add("Gemm", [rows, b.weight("kernel", 64, 64)], "there", transB=1)
+    back = b.add("Gemm", [there, "kernel"], "back")
+    made = apply(scheme, b.case({back: 2, b.add("Gemm", [back, "table"], "y", transB=1): 2}), tmp_path)
+    assert 0 < made.error < LEAST
+
+
+def test_a_transposed_convolution_in_groups(tmp_path: Path) -> None:
+    b = Builder()
+    x = b.feed("x", b.numbers(SAMPLES, 8, 6, 6))
+    y = b.add("ConvTranspose", [x, b.weight("kernel", 8, 6, 3, 3), b.weight("bias", 12)], "y", group=2)
+    assert 0 < apply("int8-a16", b.case({y: 4}), tmp_path).error < LEAST
+
+
+def test_a_product_without_a_name_is_no_score_because_its_result_is(tmp_path: Path) -> None:
+    b = Builder()
+    x = b.feed("x", b.numbers(SAMPLES, 64))
+    hidden = b.feed("hidden", np.zeros((SAMPLES, 64), np.float32))
+    logits = b.add("MatMul", [x, b.weight("kernel", 64, 64)], "logits", name="")
+    y = b.add("Softmax", [b.add("Add", [logits, hidden], "masked", name="")], "y", name="", axis=-1)
+    made = apply("int8", b.case({y: 2}), tmp_path)
+    assert made.ops["QuantizeLinear"] == 1
+    assert made.kept["logits"] == SCORES
+
+
+@pytest.mark.parametrize("scheme", STATIC)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_file_without_integers_is_none_of_a_scheme(scheme: str, dtype: type, tmp_path: Path) -> None:
+    b = Builder()
+    x = b.feed("x", b.numbers(SAMPLES, 64).astype(dtype))
+    case = b.case({b.add("Relu", [x], "y"): 2})
+    case.model.graph.output[0].type.tensor_type.elem_type = case.model.graph.input[0].type.tensor_type.elem_type
+    with pytest.raises(ConversionError, match="that int8"):
+        apply(scheme, case, tmp_path)

@@ -149,6 +149,14 @@ def captured(node: onnx.NodeProto) -> set[str]:
     return read - {""}
 
 
+def unused(name: str, taken: set[str]) -> str:
+    """The name, or one like it that is not taken; now it is."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
 def rename(node: onnx.NodeProto, old: str, new: str) -> None:
     """Let the bodies of an operation read another tensor."""
     for body in _bodies(node):

@@ -84,6 +84,10 @@ def quantize(
         name: calibrate.TensorData(lowest=np.float32(found.low), highest=np.float32(found.high))
         for name, found in ranges.items()
     }
+    outputs = {value.name for value in model.graph.output}
+    # The quantizer makes them the end of the range of what they read, the model's output too.
+    ends = {node.name for node in model.graph.node if node.op_type in ("Clip", "Relu") and node.input[0] in outputs}
+    chosen = sorted(set(chosen) - ends)
     more = dict(options or {})
     overrides = more.pop("TensorQuantOverrides", {})
     level = logging.root.manager.disable
@@ -96,7 +100,7 @@ def quantize(
             quantization.QuantType[weights],
             quantization.QuantType[activations],
             calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, seen),
-            sorted(chosen),
+            chosen,
             [],
             sorted({node.op_type for node in model.graph.node}),
             {
@@ -120,7 +124,7 @@ def quantize(
 def _one_scale(model: onnx.ModelProto, weight_type: Any) -> dict[str, list[dict[str, Any]]]:
     """Weights that get one scale. Matrices in stacks, (heads, K, N): ONNX Runtime loads a file that has one for each
     column, and then fails to run it. And those that are read in several ways, transposed or as a table too: it takes
-    the scales of the one for those of the other.
+    the scales of the one for those of the other. And transposed convolutions in groups: fewer columns than outputs.
     """
     from onnx import TensorProto
 
@@ -133,8 +137,14 @@ def _one_scale(model: onnx.ModelProto, weight_type: Any) -> dict[str, list[dict[
             uses[name].add(kind)
     several = {name for name, kinds in uses.items() if len(kinds) > 1}
     stacks = {name for name, kinds in uses.items() if "product" in kinds and len(constants[name].dims) != MATRIX_RANK}
-    floats = {name for name in several | stacks if constants[name].data_type == TensorProto.FLOAT}
-    return {name: [{"quant_type": weight_type}] for name in sorted(floats)}
+    grouped = {
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type == "ConvTranspose" and any(one.name == "group" and one.i > 1 for one in node.attribute)
+    }
+    one = (several | stacks | grouped) & constants.keys()
+    floats = sorted(name for name in one if constants[name].data_type == TensorProto.FLOAT)
+    return {name: [{"quant_type": weight_type}] for name in floats}
 
 
 def _spare(model: onnx.ModelProto, chosen: Collection[str], float_results: Collection[str]) -> None:
@@ -259,6 +269,11 @@ def _shortened(name: str, given: Collection[str]) -> str:
     end = next((end for end in SHORT if name.endswith(end)), "")
     wanted = name.removesuffix(end) + SHORT.get(end, "")
     return name if name in given or wanted in given else wanted
+
+
+def holds_integers(model: onnx.ModelProto) -> bool:
+    """Whether the quantizer found anything to do."""
+    return any(node.op_type == "DequantizeLinear" for node in model.graph.node)
 
 
 def changes(

@@ -22,7 +22,7 @@ from mh_edge.quantization.onnx.masks import (
     filled,
     find,
 )
-from mh_edge.quantization.onnx.model import captured, replace_nodes, weights
+from mh_edge.quantization.onnx.model import captured, replace_nodes, unused, weights
 from mh_edge.quantization.scheme import Range, Ranges
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _own_masks(graph: Graph, found: list[Softmax]) -> dict[str, Range]:
         return {}
     taken = {*graph.nodes, *graph.makers, *graph.inputs, *weights(model)}
     copied = sorted(made | {name for maker in makers for name in graph.nodes[maker].output})
-    copies = {name: _unused(f"{name}{COPY}", taken) for name in copied}
+    copies = {name: unused(f"{name}{COPY}", taken) for name in copied}
     operations = [
         helper.make_node("Identity", [name], [copies[name]], copies[name])
         for name in copied
@@ -130,7 +130,7 @@ def _own_masks(graph: Graph, found: list[Softmax]) -> dict[str, Range]:
         elif node.name not in makers:
             operations.append(twin)
         if node.name in makers:
-            twin.name = _unused(f"{node.name}{COPY}", taken)
+            twin.name = unused(f"{node.name}{COPY}", taken)
             twin.output[:] = [copies[name] for name in node.output]
             operations.append(twin)
     needed, read = [], set(graph.outputs)
@@ -143,13 +143,6 @@ def _own_masks(graph: Graph, found: list[Softmax]) -> dict[str, Range]:
         model.graph.value_info.add().CopyFrom(value)
         model.graph.value_info[-1].name = copies[value.name]
     return {copies[name]: graph.ranges[name] for name in copied if name in graph.ranges}
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def _masking(graph: Graph, step: Step) -> set[str]:

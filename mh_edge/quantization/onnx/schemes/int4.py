@@ -29,6 +29,7 @@ from mh_edge.quantization.onnx.model import (
     weighted,
 )
 from mh_edge.quantization.onnx.products import as_gemms
+from mh_edge.quantization.onnx.unfit import unfit
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def int4(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     model = as_gemms(load(source))
     as_matmuls(model)
     found = weighted(model, SLOTS)
-    kept = _kept(found, options)
+    kept = unfit(model, (one.node for one in found)) | _kept(found, options)
     chosen = {one.node.name: _block(one, options.block_size) for one in found if one.node.name not in kept}
     if not chosen:
         raise nothing_to_quantize(source, "int4", "product", kept)

@@ -17,6 +17,7 @@ from mh_edge.quantization.onnx.matmuls import fold_transposes
 from mh_edge.quantization.onnx.model import TOO_SMALL, Weighted, nodes, nothing_to_quantize, saver, tiny, weighted
 from mh_edge.quantization.onnx.products import as_gemms
 from mh_edge.quantization.onnx.schemes.int8_dynamic import LEAST_UNITS
+from mh_edge.quantization.onnx.unfit import HIDDEN_ROWS, holds_infinity, unfit
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     """Weights and what enters products in 8-bit integers, activations by ranges seen on calibration data."""
     model = opened(source)
     found = weighted(model, SLOTS)
-    kept = _kept(model, found, ranges, options)
+    kept, hidden = _kept(model, found, ranges, options)
     chosen = [one.node for one in found if one.node.name not in kept]
     if not chosen:
         raise nothing_to_quantize(source, "int8", "product, convolution or table", kept)
@@ -97,11 +98,12 @@ def int8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
         per_channel=options.per_channel,
         float_results=FLOAT_RESULTS,
     )
-    left = {name: kept[one.node.name] for one in found if one.node.name in kept for name in _rounded(one.node)} | kept
+    left = {name: kept[one.node.name] for one in found if one.node.name in kept for name in _rounded(one.node)} | hidden
     return Quantized(
         saver(result),
         ranges=qdq.changes(result, ranges, left=left),
-        kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
+        kept_float=tuple(KeptFloat(name, why) for name, why in {**kept, **hidden}.items()),
+        notes=(HIDDEN_ROWS,) if holds_infinity(model) else (),
     )
 
 
@@ -123,10 +125,12 @@ def _following(model: onnx.ModelProto, products: Iterable[onnx.NodeProto]) -> li
     return found
 
 
-def _kept(model: onnx.ModelProto, found: list[Weighted], ranges: Ranges, options: Options) -> dict[str, str]:
-    """Operation or tensor -> why it stays in float. found: the operations with weights."""
+def _kept(
+    model: onnx.ModelProto, found: list[Weighted], ranges: Ranges, options: Options
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Operation -> why it stays in float; tensor -> why it does. found: the operations with weights."""
     small, outermost = tiny(found), {node.name for node in model.graph.node}
-    kept, ranks = {}, _ranks(model)
+    kept, ranks = unfit(model, (one.node for one in found)), _ranks(model)
     for one in found:
         if belongs(one.node.name, options.keep_float):
             kept[one.node.name] = "named by keep_float"
@@ -138,10 +142,11 @@ def _kept(model: onnx.ModelProto, found: list[Weighted], ranges: Ranges, options
             kept[one.node.name] = UNKNOWN
         elif one.node.op_type == "MatMul" and ranks.get(one.node.input[0]) == 1:
             kept[one.node.name] = ROW
+    hidden: dict[str, str] = {}
     for softmax in masks.find(model, ranges):
         made_by = f"{softmax.rule}: " if softmax.rule else ""
-        kept |= dict.fromkeys(softmax.tensors, made_by + SCORES)
-        kept |= {name: made_by + MASKED for step in softmax.masks for name in (step.operand, step.tensor)}
+        hidden |= dict.fromkeys(softmax.tensors, made_by + SCORES)
+        hidden |= {name: made_by + MASKED for step in softmax.masks for name in (step.operand, step.tensor)}
     weights = {one.node.name for one in found}
     for node in nodes(model):
         if node.op_type in FLOAT_ONLY:
@@ -150,4 +155,4 @@ def _kept(model: onnx.ModelProto, found: list[Weighted], ranges: Ranges, options
             kept[node.name] = BOTH_COMPUTED
     for node in masks.fused(model):
         kept[node.name] = "one operation with its scores, mask and softmax inside, which has no integer form"
-    return kept
+    return kept, hidden

@@ -14,8 +14,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mh_edge.artifact import Artifact
 from mh_edge.packages import require
 from mh_edge.quantization.onnx.matmuls import as_matmuls
@@ -31,9 +29,9 @@ from mh_edge.quantization.onnx.model import (
     sort,
     tiny,
     weighted,
-    weights,
 )
 from mh_edge.quantization.onnx.products import as_gemms
+from mh_edge.quantization.onnx.unfit import HIDDEN_ROWS, holds_infinity, unfit
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
 if TYPE_CHECKING:
@@ -56,8 +54,8 @@ with 64, 1.2 at batch 1, .9 at batch 8; with 128, .8 and .6.
 
 NO_MATRIX = "its weight is not one matrix: ONNX Runtime takes a stack of them with a scale per tensor only"
 SPREADS = (
-    "it holds -infinity: where a mask of it hides a whole row, the result is NaN as before, and now spreads to the "
-    "other samples of the same call, which share their ranges with it"
+    f"{HIDDEN_ROWS}, or NaN; the other samples of the same call, which share their ranges with it, can be wrong or NaN "
+    "too"
 )
 SATURATION = (
     "on x86 processors without VNNI (most from before 2019), ONNX Runtime adds 8-bit products in 16 bits, which can "
@@ -73,7 +71,7 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
     model = as_gemms(load(source))
     as_matmuls(model)
     found = weighted(model, SLOTS)
-    kept = _kept(found, options)
+    kept = unfit(model, (one.node for one in found)) | _kept(found, options)
     kept |= {
         node.name: FLOAT_ONLY[node.op_type]
         for node in nodes(model)
@@ -106,7 +104,7 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
     return Quantized(
         saver(result),
         kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
-        notes=(SATURATION, *((SPREADS,) if _holds_infinity(model) else ())),
+        notes=(SATURATION, *((SPREADS,) if holds_infinity(model) else ())),
     )
 
 
@@ -162,10 +160,3 @@ def _lstm_obstacle(lstm: Weighted, recurrent: Counter[str]) -> str:
     if units < LEAST_UNITS:
         return f"ONNX Runtime's dynamic LSTM is slower than the float one with {units} units (fewer than {LEAST_UNITS})"
     return ""
-
-
-def _holds_infinity(model: onnx.ModelProto) -> bool:
-    from onnx import TensorProto, numpy_helper
-
-    floats = (tensor for tensor in weights(model).values() if tensor.data_type == TensorProto.FLOAT)
-    return any(bool(np.isneginf(numpy_helper.to_array(tensor)).any()) for tensor in floats)

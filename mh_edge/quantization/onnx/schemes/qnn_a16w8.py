@@ -13,6 +13,7 @@ from mh_edge.quantization.onnx import qdq
 from mh_edge.quantization.onnx.model import nothing_to_quantize, saver
 from mh_edge.quantization.onnx.schemes.int8_a16 import SLOW, observe, sorted_out
 from mh_edge.quantization.onnx.taming import tame
+from mh_edge.quantization.onnx.unfit import HIDDEN_ROWS, holds_infinity
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, scheme
 
 FREE_SIZES = {"batch": "--batch 1", "sequence": "--sequence N"}
@@ -28,7 +29,9 @@ def qnn_a16w8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     qnn = require("onnxruntime.quantization.execution_providers.qnn", "quantize,cpu", "the scheme qnn-a16w8")
     quantization = require("onnxruntime.quantization", "quantize,cpu", "the scheme qnn-a16w8")
     _require_fixed(source)
-    tamed = tame(qdq.typed(qdq.opened(source)), ranges)
+    model = qdq.typed(qdq.opened(source))
+    notes = (SLOW, *((HIDDEN_ROWS,) if holds_infinity(model) else ()))
+    tamed = tame(model, ranges)
     config = qnn.get_qnn_qdq_config(
         tamed.model,
         None,  # calibrated already
@@ -48,11 +51,13 @@ def qnn_a16w8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
         per_channel=options.per_channel,
         options=config.extra_options,
     )
+    if not qdq.holds_integers(result):
+        raise nothing_to_quantize(source, "qnn-a16w8", "operation that has integers", kept)
     return Quantized(
         saver(result),
         ranges=qdq.changes(result, ranges, rounded=tamed.why),
         kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
-        notes=(SLOW,),
+        notes=notes,
     )
 
 
