@@ -13,9 +13,13 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from mh_edge.artifact import Artifact
-from mh_edge.quantization.scheme import Options, Quantized
-from mh_edge.quantization.tflite.mask_sites import PARTLY, READ_ELSEWHERE
+from mh_edge.errors import InputError
+from mh_edge.inspection import inspect
+from mh_edge.quantization.scheme import Options, Quantized, schemes_for
+from mh_edge.quantization.tflite import model as litert
+from mh_edge.quantization.tflite.mask_sites import PARTLY, READ_ELSEWHERE, SUM_ELSEWHERE
 from mh_edge.quantization.tflite.masks import WHY_MASK
+from mh_edge.quantization.tflite.rewriting import rewrite
 from tests.quantization.test_tflite_static import (
     DIM,
     FUTURE,
@@ -164,6 +168,20 @@ def test_a_mask_that_something_else_reads_is_not_cut_off_there(name, made, tmp_p
         assert off(y[output], reference[output]) < HIDE_ERROR[name]
 
 
+@pytest.mark.parametrize("name", SCHEMES)
+def test_scores_with_their_mask_as_an_output(name, tmp_path):
+    def attend(x: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
+        total = tf.matmul(x, x, transpose_b=True) / 4 + ((1 - valid) * -10000.0)[:, None, :]
+        return {"y": tf.matmul(tf.nn.softmax(total), x), "total": total}
+
+    source = written(attend, INPUTS[:2], tmp_path / "x.tflite")
+    result, _ = quantized(source, name, samples(40, 0), tmp_path / "q.tflite")
+    assert {kept.reason for kept in result.kept_float} == {SUM_ELSEWHERE}
+    reference, y = (by_name(path, source, samples(30, 1)) for path in (source.path, tmp_path / "q.tflite"))
+    assert off(y["y"], reference["y"]) < HIDE_ERROR[name]
+    assert off(y["total"], reference["total"]) < 1e-3
+
+
 def by_name(path: Path, source: Artifact, batches: Iterable[Feeds]) -> dict[str, np.ndarray]:
     run = Interpreter(model_path=str(path)).get_signature_runner()
     made = [run(**{tensor.name: batch[tensor.name] for tensor in source.inputs}) for batch in batches]
@@ -227,3 +245,35 @@ def test_masks_by_means_that_are_not_known_leave_scores_their_steps(name, scaled
     kept = [one.tensor for one in result.kept_float if "no steps would be left" in one.reason]
     assert len(kept) == 2 + scaled  # the sum and the softmax; the scores are made in integers
     assert max(some, blind) < HIDE_ERROR[name]
+
+
+@pytest.mark.parametrize("number", [np.nan, -np.inf])
+@pytest.mark.parametrize("place", [1, 2])
+def test_weights_and_biases_that_are_no_numbers(place, number, tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "x.tflite"
+    weights, bias = _normal(rng, WIDE, MANY), _normal(rng, MANY)
+    written(lambda x: tf.matmul(x, weights) + bias, [tf.TensorSpec((1, WIDE), name="x")], path)
+    model = litert.read(path)
+    index = litert.operations(model)[0].inputs[place]
+    values = litert.constant(model, index).copy()
+    values.flat[5] = number  # the converter writes 3.4e38 for an infinite one
+    model.subgraphs[0].tensors[index].buffer = litert.add_constant(model, values)
+    path.write_bytes(litert.pack(model))
+    for scheme in schemes_for("tflite").values():
+        with pytest.raises(InputError, match="holds nan or infinite"):
+            scheme.quantize(inspect(path), {}, Options())
+
+
+def test_damaged_tables(exported, tmp_path):
+    """A bit in each of 150 bytes before and behind the weights: a sentence, or a file that can be read."""
+    content, path = exported["tflite"].path.read_bytes(), tmp_path / "x.tflite"
+    refused = 0
+    for place in np.random.default_rng(0).choice([*range(4000), *range(len(content) - 20_000, len(content))], 150):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
+        try:
+            model = litert.read(path)
+        except InputError as error:
+            refused += "damaged" in str(error)
+        else:
+            rewrite(model)
+    assert refused > 20

@@ -7,6 +7,7 @@ means stay in float with their softmax.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,7 @@ UNKNOWN = (
 )
 PARTLY = "the mask of {:.3g} swallows a part of its scores in float; −10000 would not, and could be in integers"
 READ_ELSEWHERE = "its mask is an input that is read elsewhere too, where it must not be cut off"
+SUM_ELSEWHERE = "its scores with their mask are read elsewhere too, where they must not be cut off"
 
 
 @dataclass
@@ -81,6 +83,8 @@ class Sites:
         self.ranges = dict(ranges)
         self.operations = [one for one in operations(model) if one.graph == 0]
         self.maker = {made: one for one in self.operations for made in one.outputs}
+        graph = model.subgraphs[0]
+        self.readers = Counter([*map(int, graph.outputs), *(index for one in self.operations for index in one.inputs)])
         self.limits: dict[int, float] = {}
 
     def rows(self, margin: float) -> list[Row]:
@@ -91,6 +95,8 @@ class Sites:
                 seen = self.ranges[self.names[row.sites[-1].scores]]
                 site.room = seen.high - seen.low + margin / site.factor
                 site.deep = frozenset(part for part in site.parts if self._reaches(part) > site.room)
+                if any(self.readers[index] > 1 for index in (site.total, *(each for each, _ in site.below))):
+                    row.obstacle = row.obstacle or SUM_ELSEWHERE
         inputs = set(map(int, self.model.subgraphs[0].inputs))
         refusing = True
         while refusing:

@@ -23,6 +23,7 @@ from mh_edge.errors import ConversionError, InputError, UsageError
 from mh_edge.flatbuffer import read_tables
 from mh_edge.packages import require
 from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Range, Ranges, belongs
+from mh_edge.quantization.tflite.soundness import DAMAGE, check_tables
 
 EXTRA = "quantize"
 PURPOSE = "quantizing a .tflite file"
@@ -96,7 +97,12 @@ def read(path: Path) -> Any:
     """
     names = schema()
     read_tables(path, names)
-    model = require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE).read_model(str(path))
+    reader = require("ai_edge_litert.tools.flatbuffer_utils", EXTRA, PURPOSE)
+    try:
+        model = reader.read_model(str(path))
+        check_tables(model, names.TensorType.FLOAT32)
+    except DAMAGE as error:
+        raise InputError(f"{str(path)!r} is damaged: {error}.", "Copy or export it again.") from error
     half = names.TensorType.FLOAT16
     for graph in model.subgraphs:
         for tensor in graph.tensors:
@@ -231,7 +237,7 @@ def quantized(
                 enable_progress_bar=False,
                 enable_progress_report=False,
             )
-        except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
+        except (*DAMAGE, RuntimeError, KeyError, NotImplementedError) as error:
             said = " ".join(str(error).split())
             raise ConversionError(
                 f"litert-quantizer cannot quantize this file: {said}.", "Name the operation with --keep-float."

@@ -14,6 +14,7 @@ from mh_edge.quantization.tflite import model as litert
 from mh_edge.quantization.tflite.biases import bounds_for_biases
 from mh_edge.quantization.tflite.masks import keep_masks
 from mh_edge.quantization.tflite.rewriting import greatest_for_any, keep_from_zero, rewrite
+from mh_edge.quantization.tflite.weights import refuse_no_numbers
 
 WEIGHT_BITS = 8
 
@@ -41,6 +42,7 @@ PRODUCTS = frozenset({ONE_SCALE, "FULLY_CONNECTED"})
 def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits: int, margin: float) -> Quantized:
     """Weights in 8 bits, activations in `bits`. margin: scores this far below the greatest weigh nothing."""
     model = litert.read(source.path)
+    refuse_no_numbers(model)
     reasons = litert.kept_as_asked(litert.operations(model), options)
     zero_or_one = rewrite(model)
     least, near = _divisors(model, ranges, bits)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mh_edge.artifact import Artifact
-from mh_edge.errors import ConversionError
+from mh_edge.errors import ConversionError, InputError
 from mh_edge.packages import require
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Range
 from mh_edge.quantization.tflite import model as litert
@@ -60,7 +60,10 @@ class Weight:
 
 
 def weights(model: Any) -> list[Weight]:
-    """The float weights of a model, in the order of the operations that read them."""
+    """The float weights of a model, in the order of the operations that read them. Raises InputError for those that are
+    no numbers.
+    """
+    refuse_no_numbers(model)
     slots = (
         (one, one.inputs[slot])
         for one in litert.operations(model)
@@ -69,6 +72,23 @@ def weights(model: Any) -> list[Weight]:
     )
     read = ((one, tensor, litert.constant(model, tensor, one.graph)) for one, tensor in slots)
     return [Weight(one, tensor, values) for one, tensor, values in read if values is not None]
+
+
+def refuse_no_numbers(model: Any) -> None:
+    """Raises InputError for a weight or a bias with infinite entries or nan: as integers these would be some numbers.
+    Tables may hold -inf, see MASKING.
+    """
+    for one in litert.operations(model):
+        for tensor in one.inputs if one.kind in SLOTS else ():
+            values = None if tensor < 0 else litert.constant(model, tensor, one.graph)
+            if values is None or not (np.isnan(values) if one.kind == TABLE else ~np.isfinite(values)).any():
+                continue
+            name = model.subgraphs[one.graph].tensors[tensor].name.decode()
+            raise InputError(
+                f"the tensor {name!r}, which {one.name!r} multiplies with, holds nan or infinite numbers: "
+                "the float file gives no numbers either.",
+                "Train or export the model again.",
+            )
 
 
 class Recipe:
