@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from mh_edge.errors import ConversionError, InputError, UnavailableError
 from mh_edge.inspection import inspect
 from mh_edge.quantization.onnx.schemes.int8 import SCORES
-from mh_edge.quantization.onnx.unfit import MASKING, NOT_FINITE
+from mh_edge.quantization.onnx.schemes.int8_dynamic import SPREADS
+from mh_edge.quantization.onnx.unfit import HIDDEN_ROWS, MASKING, NOT_FINITE
 from mh_edge.quantization.scheme import Options, find_scheme
 from tests.quantization.models import Builder, Case
 from tests.quantization.schemes import apply
@@ -236,3 +237,28 @@ def test_a_file_without_integers_is_none_of_a_scheme(scheme: str, dtype: type, t
     case.model.graph.output[0].type.tensor_type.elem_type = case.model.graph.input[0].type.tensor_type.elem_type
     with pytest.raises(ConversionError, match="that int8"):
         apply(scheme, case, tmp_path)
+
+
+@pytest.mark.parametrize("scheme", STATIC)
+def test_names_that_the_quantizer_makes_itself(scheme: str, tmp_path: Path) -> None:
+    b = Builder()
+    x = b.feed("x", b.numbers(SAMPLES, 64))
+    given = b.add("MatMul", [x, b.weight("x_scale", 64, 64)], "x_quantized", name="x_QuantizeLinear")
+    cut = b.add("Relu", [given], "x_zero_point", name="x_zero_point_DequantizeLinear")
+    more = b.add("MatMul", [cut, b.weight("x'", 64, 64)], "x_DequantizeLinear_Output", name="x")
+    y = b.add("MatMul", [more, b.weight("x/dq", 64, 64)], "y_QuantizeLinear_Input", name="x/q")
+    assert 0 < apply(scheme, b.case({y: 2, more: 2}), tmp_path).error < LEAST
+
+
+def infinite(b: Builder) -> str:
+    b.constant("nothing", np.float32(0))
+    truth = b.add("Cast", ["hidden"], "hidden/truth", to=TensorProto.BOOL)
+    return b.add("Where", [truth, b.constant("beyond", np.float32(-np.inf)), "nothing"], "mask")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "note"), [("int8", HIDDEN_ROWS), ("int8-a16", HIDDEN_ROWS), ("int8-dynamic", SPREADS)]
+)
+def test_rows_that_infinity_hides_wholly_are_told(scheme: str, note: str, tmp_path: Path) -> None:
+    assert note in apply(scheme, attention(infinite), tmp_path).quantized.notes
+    assert note not in apply(scheme, attention(times), tmp_path).quantized.notes

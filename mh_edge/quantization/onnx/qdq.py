@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from mh_edge.artifact import Artifact
 from mh_edge.packages import require
 from mh_edge.quantization.onnx import model as onnxmodel
 from mh_edge.quantization.onnx.matmuls import as_plain_gemms
-from mh_edge.quantization.onnx.model import drop_unused, load, nodes, replace_nodes, restore
+from mh_edge.quantization.onnx.model import drop_unused, graphs, load, nodes, replace_nodes, restore
 from mh_edge.quantization.scheme import Range, RangeChange
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ SHORT = {
     "_QuantizeLinear": "/q",
     "_DequantizeLinear_Output": "/dq",
     "_DequantizeLinear": "/dq",
+    "_quantized_zero_point": "/int/zero",
+    "_quantized_scale": "/int/scale",
     "_zero_point": "/zero",
     "_scale": "/scale",
     "_quantized": "/int",
@@ -80,8 +82,9 @@ def quantize(
     """
     calibrate = require("onnxruntime.quantization.calibrate", "quantize,cpu", "static quantization")
     quantization = require("onnxruntime.quantization", "quantize,cpu", "static quantization")
+    mark = _mark(model)
     seen = {
-        name: calibrate.TensorData(lowest=np.float32(found.low), highest=np.float32(found.high))
+        f"{name}{mark}": calibrate.TensorData(lowest=np.float32(found.low), highest=np.float32(found.high))
         for name, found in ranges.items()
     }
     outputs = {value.name for value in model.graph.output}
@@ -89,7 +92,8 @@ def quantize(
     ends = {node.name for node in model.graph.node if node.op_type in ("Clip", "Relu") and node.input[0] in outputs}
     chosen = sorted(set(chosen) - ends)
     more = dict(options or {})
-    overrides = more.pop("TensorQuantOverrides", {})
+    overrides = _one_scale(model, quantization.QuantType[weights]) | more.pop("TensorQuantOverrides", {})
+    _rename(model, lambda name: f"{name}{mark}")
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it speaks of preprocessing, on the root logger
     try:
@@ -106,7 +110,7 @@ def quantize(
             {
                 "OpTypesToExcludeOutputQuantization": sorted(float_results),
                 **more,
-                "TensorQuantOverrides": _one_scale(model, quantization.QuantType[weights]) | dict(overrides),
+                "TensorQuantOverrides": {f"{name}{mark}": how for name, how in overrides.items()},
             },
         )
         result: onnx.ModelProto = quantizer.quantize_model()
@@ -115,10 +119,32 @@ def quantize(
         logging.disable(level)
     if float_results:
         _spare(result, chosen, float_results)
+    for marked in (model, result):
+        _rename(marked, lambda name: name.removesuffix(mark))
+    if float_results:
         _unfuse(result, chosen, float_results)
         _set_rows_apart(result)
-    _trim(result, model)
+    _trim(result, model, mark)
     return result
+
+
+def _mark(model: onnx.ModelProto) -> str:
+    """What no name of a tensor holds: with it behind them, none is one that the quantizer makes of another."""
+    names = {name for node in nodes(model) for name in (*node.input, *node.output)}
+    mark = "'"
+    while any(mark in name for name in names):
+        mark += "'"
+    return mark
+
+
+def _rename(model: onnx.ModelProto, rename: Callable[[str], str]) -> None:
+    """Give its tensors, those of bodies included, other names."""
+    for graph in graphs(model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            value.name = rename(value.name)
+        for node in graph.node:
+            node.input[:] = [name and rename(name) for name in node.input]
+            node.output[:] = [name and rename(name) for name in node.output]
 
 
 def _one_scale(model: onnx.ModelProto, weight_type: Any) -> dict[str, list[dict[str, Any]]]:
@@ -235,7 +261,7 @@ def _set_rows_apart(model: onnx.ModelProto) -> None:
     replace_nodes(model.graph, written)
 
 
-def _trim(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
+def _trim(model: onnx.ModelProto, source: onnx.ModelProto, mark: str) -> None:
     """Drop what the quantizer leaves over: shapes that it inferred, constants held twice, long names.
 
     Zero points of zero stay, though a file could go without: ONNX Runtime then no longer joins a product with its
@@ -252,22 +278,22 @@ def _trim(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
     for tensor in model.graph.initializer:
         if tensor.name not in given:
             content = (tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
-            names[tensor.name] = held.setdefault(content, _shortened(tensor.name, given))
-            tensor.name = names[tensor.name] if names[tensor.name] == _shortened(tensor.name, given) else ""
+            names[tensor.name] = held.setdefault(content, _shortened(tensor.name, given, mark))
+            tensor.name = names[tensor.name] if names[tensor.name] == _shortened(tensor.name, given, mark) else ""
     for index in reversed(range(len(model.graph.initializer))):
         if not model.graph.initializer[index].name:
             del model.graph.initializer[index]
     for node in model.graph.node:
-        node.input[:] = [names.get(name) or _shortened(name, given) for name in node.input]
-        node.output[:] = [_shortened(name, given) for name in node.output]
-        node.name = _shortened(node.name, operations)
+        node.input[:] = [names.get(name) or _shortened(name, given, mark) for name in node.input]
+        node.output[:] = [_shortened(name, given, mark) for name in node.output]
+        node.name = _shortened(node.name, operations, mark)
     drop_unused(model)
 
 
-def _shortened(name: str, given: Collection[str]) -> str:
-    """The name with a short ending, where it is none of those given and becomes none of them."""
+def _shortened(name: str, given: Collection[str], mark: str) -> str:
+    """The name with a short ending and no mark, where it is none of those given and becomes none of them."""
     end = next((end for end in SHORT if name.endswith(end)), "")
-    wanted = name.removesuffix(end) + SHORT.get(end, "")
+    wanted = name.removesuffix(end).removesuffix(mark) + SHORT.get(end, "")
     return name if name in given or wanted in given else wanted
 
 
