@@ -197,7 +197,7 @@ def _unit(graph: Graph, step: Step) -> float:
     arrays = [graph.constants[name] if name else filled(node) for node, name in trace.leaves]
     sizes = [float(size) for array in arrays for size in np.abs(array).reshape(-1) if size >= LEAST_MASK]
     seen = graph.ranges.get(step.operand, Range(0.0, 0.0))
-    return min(sizes) if sizes else max(-seen.low, seen.high)
+    return min(*sizes, float(np.finfo(np.float32).max)) if sizes else max(-seen.low, seen.high)
 
 
 def _times(values: np.ndarray, unit: float) -> np.ndarray:
@@ -221,7 +221,7 @@ def _shrink(result: Tamed, graph: Graph, step: Step, room: float) -> None:
     unit = _unit(graph, step)
     for leaf in trace.leaves:
         _replace(result, graph, leaf, lambda array: np.sign(array) * room * _times(array, unit))
-    scale = room / min(max(unit, LEAST_MASK), float(np.finfo(np.float32).max))
+    scale = room / max(unit, LEAST_MASK)
     for tensor in sorted(_masking(graph, step) & graph.ranges.keys()):
         seen = graph.ranges[tensor]
         low, high = (end * scale if abs(end) >= LEAST_MASK else end for end in (seen.low, seen.high))

@@ -19,8 +19,8 @@ MASKING = f"its table holds entries beyond {LARGEST_ROW:.0f}, as masks do"
 NOT_FINITE = "a constant of it holds NaN or infinity, which no integer stands for"
 
 HIDDEN_ROWS = (
-    "it holds -infinity: a row that a mask of it hides wholly is NaN in the float file, and numbers without meaning in "
-    "this one"
+    "it holds -infinity: a row that a mask of it hides wholly is NaN in the float file, and may be "
+    "numbers without meaning in this one"
 )
 
 
