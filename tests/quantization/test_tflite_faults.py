@@ -20,6 +20,7 @@ from mh_edge.quantization.tflite import model as litert
 from mh_edge.quantization.tflite.mask_sites import PARTLY, READ_ELSEWHERE, SUM_ELSEWHERE
 from mh_edge.quantization.tflite.masks import WHY_MASK
 from mh_edge.quantization.tflite.rewriting import rewrite
+from mh_edge.quantization.tflite.static import NO_LOGARITHM
 from tests.quantization.test_tflite_static import (
     DIM,
     FUTURE,
@@ -233,18 +234,39 @@ def test_a_causal_mask_hides_no_row_whole(tmp_path):
     assert some < HIDE_ERROR["int8"]
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-@pytest.mark.parametrize("scaled", [False, True])
-def test_masks_by_means_that_are_not_known_leave_scores_their_steps(name, scaled, tmp_path):
-    def mask(scores: tf.Tensor, valid: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
-        total = scores + tf.math.log(valid + 1e-30) * 1e3
-        return total * 0.5 if scaled else total
+UNLIKE = np.random.default_rng(3).normal(size=(TIME, TIME)).astype(np.float32) * 2
 
-    source = attention(tmp_path / "x.tflite", mask)
-    result, some, blind = losses(source, name, tmp_path / "q.tflite")
-    kept = [one.tensor for one in result.kept_float if "no steps would be left" in one.reason]
-    assert len(kept) == 2 + scaled  # the sum and the softmax; the scores are made in integers
+SUMS: dict[str, tuple[Mask, int]] = {
+    "by a logarithm": (lambda s, valid, given: s + tf.math.log(valid + 1e-30) * 1e3, 3),
+    "then scaled": (lambda s, valid, given: (s + tf.math.log(valid + 1e-30) * 1e3) * 0.5, 4),
+    "behind a mask that is known": (lambda s, valid, given: (s + FUTURE * -1e4) + tf.math.log(valid + 1e-30) * 1e3, 4),
+    "with a bias": (lambda s, valid, given: s + ((1 - valid) * -10000.0 + UNLIKE), 4),
+    "then cut off": (lambda s, valid, given: tf.maximum(s + (1 - valid) * -1e9, -10000.0), 4),
+}
+"""And how many operations stay in float for it: from the large numbers to the softmax; the scores are in integers."""
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("total", SUMS)
+def test_masks_by_means_that_are_not_known_leave_scores_their_steps(name, total, tmp_path):
+    mask, count = SUMS[total]
+    result, some, blind = losses(attention(tmp_path / "x.tflite", mask), name, tmp_path / "q.tflite")
+    assert len([kept for kept in result.kept_float if "no steps would be left" in kept.reason]) == count
     assert max(some, blind) < HIDE_ERROR[name]
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_logarithms_of_what_would_round_to_0(name, tmp_path):
+    weights = _normal(np.random.default_rng(0), DIM, DIM)
+
+    def logs(x: tf.Tensor) -> tf.Tensor:
+        return tf.math.log(tf.reshape(tf.nn.softmax(tf.matmul(x, weights) / 2) + 1e-3, (1, TIME * DIM)))
+
+    source = written(logs, INPUTS[:1], tmp_path / "x.tflite")
+    result, _ = quantized(source, name, samples(40, 0), tmp_path / "q.tflite")
+    assert [kept.reason for kept in result.kept_float].count(NO_LOGARITHM) == 2
+    batches = [{"x": one["x"]} for one in samples(30, 1)]
+    assert off(outputs(tmp_path / "q.tflite", batches), outputs(source.path, batches)) < 0.15
 
 
 @pytest.mark.parametrize("number", [np.nan, -np.inf])

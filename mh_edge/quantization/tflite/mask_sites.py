@@ -2,7 +2,8 @@
 
 What is added to scores is a mask when interval arithmetic over booleans, constants and inputs shows that it reaches
 MASK_LEVEL and does not pass SLACK the other way; whose file it is makes no difference. Sums that reach as far by other
-means stay in float with their softmax.
+means stay in float with their softmax; so do those whose mask floats round scores by (at −1e9 they lie 64 apart), and
+those that something else reads, where nothing may be cut off.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SAME = frozenset({"RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "BROADCAST_T
 SUMS = frozenset({"ADD", "SUB"})
 CHOICES = frozenset({"SELECT", "SELECT_V2"})
 OTHERS = frozenset({"MUL", "MINIMUM", "MAXIMUM"})
+ARITHMETIC = SAME | SUMS | CHOICES | OTHERS
 
 MAX = float(np.finfo(np.float32).max)
 
@@ -65,12 +67,12 @@ class Site:
 
 @dataclass
 class Row:
-    """A softmax with the sites before it, the innermost last. names: of the operations from there to the softmax.
-    obstacle: why these stay in float; empty when they need not.
+    """A softmax with the sites before it, the innermost last. between: operations from there to the softmax. obstacle:
+    why these stay in float, with those that make their large numbers; empty when they need not.
     """
 
     sites: list[Site] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    between: list[Operation] = field(default_factory=list)
     obstacle: str = ""
 
 
@@ -108,13 +110,30 @@ class Sites:
             refusing = bool(refused)
         return rows
 
+    def in_float(self, row: Row) -> dict[str, str]:
+        """Name of each operation that stays in float for a softmax -> why: a mask in steps of its own depth would lose
+        whatever else is added with it.
+        """
+        found: dict[str, str] = {}
+        waiting = list(row.between) if row.obstacle else []
+        while waiting:
+            one = waiting.pop()
+            found[one.name] = row.obstacle
+            makers = [self.maker[index] for index in self.sources(one) if index in self.maker and self._is_large(index)]
+            waiting += [maker for maker in makers if maker.kind in ARITHMETIC and maker.name not in found]
+        return found
+
+    def _is_large(self, tensor: int) -> bool:
+        seen = self.ranges.get(self.names[tensor])
+        return seen is not None and max(-seen.low, seen.high) >= MASK_LEVEL
+
     def _row(self, softmax: Operation) -> Row:
         """From a softmax's input backwards."""
-        row, tensor, factor = Row(names=[softmax.name]), softmax.inputs[0], 1.0
+        row, tensor, factor = Row(between=[softmax]), softmax.inputs[0], 1.0
         below: tuple[tuple[int, float], ...] = ()
-        passed: list[str] = []
+        passed: list[Operation] = []
         while (one := self.maker.get(tensor)) is not None:
-            passed.append(one.name)
+            passed.append(one)
             if one.kind in SAME:
                 tensor, below = one.inputs[0], (*below, (tensor, 1.0))
             elif one.kind == "MUL" and (scaled := self._scaled(one)) is not None:
@@ -126,13 +145,13 @@ class Sites:
                 row.obstacle = row.obstacle or lost
                 parts = frozenset(self.parts(mask))
                 row.sites.append(Site(tensor, scores, mask, sign, flat, factor, parts, below))
-                row.names += passed
+                row.between += passed
                 tensor, below, passed = scores, (), []
             else:
                 seen = self.ranges.get(self.names[tensor])
                 if one.kind in SUMS | CHOICES | OTHERS and seen is not None and seen.low <= -MASK_LEVEL:
                     row.obstacle = UNKNOWN.format(seen.low)
-                    row.names += passed
+                    row.between += passed
                 break
         return row
 

@@ -43,15 +43,12 @@ def keep_masks(model: Any, ranges: Ranges, margin: float) -> tuple[Ranges, tuple
         rows = masks.rows(margin)
     hiding = [row.sites for row in rows if not row.obstacle and row.sites]
     masks.share_room(hiding)
+    reasons = {name: why for row in rows for name, why in masks.in_float(row).items()}
     for site in (site for row in hiding for site in row):
         masks.cut(site)
     for row in hiding:
         masks.widen(row, margin)
-    return (
-        masks.ranges,
-        tuple(masks.changes.values()),
-        {name: row.obstacle for row in rows if row.obstacle for name in row.names},
-    )
+    return masks.ranges, tuple(masks.changes.values()), reasons
 
 
 class _Masks(Sites):

@@ -12,6 +12,7 @@ from mh_edge.packages import require
 from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Range, RangeChange, Ranges
 from mh_edge.quantization.tflite import model as litert
 from mh_edge.quantization.tflite.biases import bounds_for_biases
+from mh_edge.quantization.tflite.mask_sites import SAME
 from mh_edge.quantization.tflite.masks import keep_masks
 from mh_edge.quantization.tflite.rewriting import greatest_for_any, keep_from_zero, rewrite
 from mh_edge.quantization.tflite.weights import refuse_no_numbers
@@ -31,6 +32,8 @@ NEARLY = 2e-3
 
 WIDER = 1.02
 
+NO_LOGARITHM = "its logarithm is taken, in float as well: what rounds to 0 has none"
+
 WHY_BIT = "a boolean as a number: 0 or 1"
 
 COMPARISONS = frozenset({"EQUAL", "NOT_EQUAL"})
@@ -49,7 +52,7 @@ def quantize_static(source: Artifact, ranges: Ranges, options: Options, *, bits:
     known = {**ranges, **{raised: ranges[divisor] for raised, divisor in keep_from_zero(model, least).items()}}
     adjusted, changes, refused = keep_masks(model, {**known, **dict.fromkeys(zero_or_one, Range(0.0, 1.0))}, margin)
     operations = litert.operations(model)
-    reasons = refused | near | litert.kept_in_loops(operations) | reasons
+    reasons = refused | near | _logarithms(operations) | litert.kept_in_loops(operations) | reasons
     if bits == POWERS_MATTER:
         adjusted = {**adjusted, **_off_powers_of_two(model, operations, adjusted)}
     reasons |= _boundless(model, operations, adjusted)
@@ -146,6 +149,18 @@ def _divisors(model: Any, ranges: Ranges, bits: int) -> tuple[dict[str, float], 
         elif seen.low > 0 and litert.constant(model, one.inputs[1]) is None:
             least[one.name] = steps
     return least, reasons
+
+
+def _logarithms(operations: Sequence[litert.Operation]) -> dict[str, str]:
+    """What makes the numbers that a logarithm is taken of: x + 1e-9 would round to 0, and its logarithm be infinite."""
+    maker = {made: one for one in operations if one.graph == 0 for made in one.outputs}
+    reasons = {}
+    for one in operations:
+        before = maker.get(one.inputs[0]) if one.kind == "LOG" and one.graph == 0 else None
+        while before is not None:
+            reasons[before.name] = NO_LOGARITHM
+            before = maker.get(before.inputs[0]) if before.kind in SAME else None
+    return reasons
 
 
 def _boundless(model: Any, operations: Sequence[litert.Operation], ranges: Ranges) -> dict[str, str]:
