@@ -263,3 +263,12 @@ def test_rows_that_infinity_hides_wholly_are_told(scheme: str, note: str, tmp_pa
     made = apply(scheme, attention(infinite), tmp_path)
     assert (note in made.quantized.notes, made.error < LEAST) == (True, True)
     assert note not in apply(scheme, attention(times), tmp_path).quantized.notes
+
+
+@pytest.mark.parametrize("size", [-1e4, -3e38])
+def test_rows_that_a_given_mask_hides_wholly(size: float, tmp_path: Path) -> None:
+    """-1e4 leaves the scores their differences, -3e38 makes all steps weigh the same."""
+    case = attention(lambda b: "hidden")
+    case.feeds["hidden"][::3] = 1
+    case.feeds["hidden"][:] *= size
+    assert apply("int8-a16", case, tmp_path).error < LEAST

@@ -67,12 +67,13 @@ def tame(model: onnx.ModelProto, ranges: Ranges) -> Tamed:
     graph = Graph(model, ranges)
     found = find(model, ranges)
     shown = [softmax for softmax in found if softmax.masks and _shown(graph, found, softmax)]
-    result = Tamed(model, {**ranges, **_own_masks(graph, [softmax for softmax in found if softmax not in shown])})
+    ranges = {**ranges, **_own_masks(graph, [softmax for softmax in found if softmax not in shown])}
+    result = Tamed(model, dict(ranges))
     for softmax in shown:
         made = graph.nodes[softmax.node].input[0]
         result.kept |= dict.fromkeys((softmax.node, *_behind(graph, made)), SHOWN)
-    graph = Graph(model, result.ranges)
-    found = find(model, result.ranges)
+    graph = Graph(model, ranges)
+    found = find(model, ranges)
     masked = [one for one in found if one.masks and one.scores in ranges and one.node not in result.kept]
     room = max((_room(graph, softmax) for softmax in masked), default=0.0)
     for softmax in masked:
