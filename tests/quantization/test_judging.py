@@ -408,3 +408,19 @@ def test_a_tflite_file_with_integer_inputs_and_outputs(tmp_path: Path) -> None:
     assert 30 < verdict.sqnr_db < 60
     assert verdict.top1_agreement is not None
     assert verdict.top1_agreement > 0.9
+
+
+def test_a_column_that_hardly_changes_is_measured_by_the_whole_output() -> None:
+    rng = np.random.default_rng(0)
+    r = np.stack([rng.normal(size=200), 5 + 1e-4 * rng.normal(size=200)], 1)  # the second is a bias, and rounding
+    y = r + 0.01 * rng.normal(size=r.shape)
+    change = judge(values(r), {"q": values(y)}, samples(200, batch=50))["q"].outputs["y"]
+    assert change.columns is not None
+    assert change.mean_error_std < 0.02
+    small = np.stack([r[:, 0], 1e-3 * rng.normal(size=200)], 1)  # but it does change
+    lost = small * (1, 0)
+    assert judge(values(small), {"q": values(lost)}, samples(200, batch=50))["q"].mean_error_std > 0.5
+
+
+def values(numbers: np.ndarray) -> Table:
+    return Table({"y": numbers.astype("float32")})

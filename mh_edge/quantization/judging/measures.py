@@ -12,9 +12,10 @@ from mh_edge.quantization.judging.verdict import Change
 THRESHOLDS = (0.5, 0.0)
 """Where one number turns from class 0 to class 1: a probability, or a logit."""
 
-
-ROUNDING = 1e-6
-"""A column whose deviation is smaller, beside its largest number, is constant: float32 rounds by about as much."""
+STILL = 1e-3
+"""A column whose deviation is smaller, beside its largest number, hardly changes: by less than a quarter of a step of 8
+bits, so that a single step would count as many deviations.
+"""
 
 
 def _zeros() -> np.ndarray:
@@ -65,9 +66,9 @@ class Spread:
 
     @property
     def constant(self) -> np.ndarray:
-        """Which columns are the same in every sample, up to rounding: they have no scale of their own."""
+        """Which columns hardly change from sample to sample: they have no scale of their own."""
         largest = np.maximum(np.abs(self.low), np.abs(self.high))
-        return np.asarray((self.count > 0) & (self.deviation <= ROUNDING * largest))
+        return np.asarray((self.count > 0) & (self.deviation <= STILL * largest))
 
 
 @dataclass
