@@ -115,8 +115,8 @@ def quantize(
     labels, of top-1 agreement), or "30dB", the least SQNR. min_speedup: float's time / quantized time. metric:
     "package.module:function" or a function (outputs, labels) -> a number per sample, higher is better. classes:
     whether outputs are a score for each class; without it those that hold probabilities, or fit the labels, are.
-    per_channel, block_size, integer_io, keep_float: see Options. recipe: of an earlier quantization, instead of a scheme
-    and its options; without data nothing is measured then. batch: samples a call where latency is measured, with
+    per_channel, block_size, integer_io, keep_float: see Options. recipe: of an earlier quantization, in place of scheme
+    and options; without data nothing is measured then. batch: samples a call where latency is measured, with
     `threads`; timed=False leaves that out. seed: of the generated feeds.
 
     Raises UsageError for options that make no sense together, InputError for a file or data that cannot be used,

@@ -22,8 +22,8 @@ class Change:
 
     columns: of the last axis, where each of the first three figures comes from. Numbers that are no scores of classes
     may be metres beside degrees, so each column is measured by its own sums and deviation, and the worst one counts; a
-    column that hardly changes, which has none, by those of the whole output. None where all numbers are measured as one: scores,
-    and a last axis that is free or longer than COLUMNS (see judge).
+    column that hardly changes, which has none, by those of the whole output. None where all numbers are measured as
+    one: scores, and a last axis that is free or longer than COLUMNS (see judge).
     """
 
     sqnr_db: float
