@@ -28,7 +28,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Artifact]
     x, valid = keras.Input((TIME, 8), name="x"), keras.Input((TIME,), dtype="bool", name="valid")
     h = layers.Dense(64, name="embed")(x)
     h = MultiHeadAttention(head_num=2, name="attention")(h, mask=valid)
-    h = MultiHead([layers.Conv1D(4, 3, padding="same", activation=name) for name in ("relu", "tanh")], name="heads")(h)
+    apart = [layers.Conv1D(4, 3, padding="same", activation=name, name=f"{name}_head") for name in ("relu", "tanh")]
+    h = MultiHead(apart, name="heads")(h)
     h = layers.Reshape((TIME, 8))(h)
     h = MultiHead([layers.Conv1D(16, size, padding="same") for size in (1, 3, 5)], name="wide")(h)
     y = layers.Dense(CLASSES, activation="softmax", name="classes")(layers.Flatten()(h))

@@ -43,7 +43,7 @@ from tests.quantization.attentions import (
 
 STATIC = ("int8", "int8-a16")
 
-ALLOWED = {"int8": 0.02, "int8-a16": 0.012, "qnn-a16w8": 0.012}
+ALLOWED = {"int8": 0.02, "int8-a16": 0.016, "qnn-a16w8": 0.016}
 """Mean error in standard deviations. The attentions here have scores of ±20, so that rounding weights alone costs
 .008: those of trained models lose less.
 """

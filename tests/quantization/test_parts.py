@@ -63,7 +63,7 @@ def test_layers_of_a_tflite_file(exported: Mapping[str, Artifact]) -> None:
     assert {"embed", "attention", "wide", "classes"} <= found.keys()
     assert found["embed"].weights == 8 * 64
     assert found["embed"].operations == ("small_1/embed_1/mh_edge.Dense/MatMul1",)
-    assert [found[name].weights for name in ("heads/conv1d", "heads/conv1d_1")] == [64 * 3 * 4 + 4] * 2
+    assert [found[name].weights for name in ("heads/relu_head", "heads/tanh_head")] == [64 * 3 * 4 + 4] * 2
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -80,8 +80,8 @@ def test_names_of_users_become_names_that_the_schemes_know(exported: Mapping[str
             assert resolved([name], source) == of_layer
             assert resolved([f"{name}_1"], source) == resolved([f"small_1/{name}_1"], source) == of_layer
             assert resolved(of_layer, source) == of_layer
-        apart = [found[f"heads/{head}"].operations for head in ("conv1d", "conv1d_1")]
-        assert resolved(["heads/conv1d_1"], source) == apart[1]
+        apart = [found[f"heads/{head}"].operations for head in ("relu_head", "tanh_head")]
+        assert resolved(["heads/tanh_head"], source) == apart[1]
         assert set(resolved(["heads"], source)) > {*apart[0], *apart[1]}
     with pytest.raises(UsageError, match=r"is called 'nonsense'.*Its layers are .*embed"):
         resolved(["nonsense", "embed"], source)

@@ -31,7 +31,7 @@ def off_by(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
         for layer, factor in HARM.items()
         if not belongs(f"{layer}/MatMul", options.keep_float) and layer not in options.keep_float
         for name, (_, value) in weights(source).items()
-        if name.startswith({"heads/Conv": "heads/conv1d/"}.get(layer, layer))
+        if name.startswith({"heads/Conv": "heads/relu_head/"}.get(layer, layer))
     }
     if not changed:
         raise ConversionError("there is nothing to quantize.")
