@@ -179,7 +179,7 @@ def quantize(
             failed=() if verdict is None else asked.failed(verdict),
             ranges=made.quantized.ranges,
             kept_float=made.quantized.kept_float,
-            notes=notes + made.quantized.notes + asked.notes(verdict),
+            notes=_made_up(calibration) + notes + made.quantized.notes + asked.notes(verdict),
             arena=_arena(made, made_by.scheme),
             ladder=ladder,
         )
@@ -292,6 +292,12 @@ def _ranges(
         return recipe.ranges, ()
     notes = () if recipe is None else (recipe.misfit(source),)
     return calibrated(scheme, source, options, data, tell), notes
+
+
+def _made_up(calibration: Given | None) -> tuple[str, ...]:
+    if not isinstance(calibration, str) or calibration != RANDOM:
+        return ()
+    return ("CALIBRATED ON RANDOM NUMBERS, which are not your data: the ranges fit nothing real. Do not deploy this.",)
 
 
 def _manifest(source: Artifact, made: Made, recipe: Recipe) -> Manifest:

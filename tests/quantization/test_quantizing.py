@@ -125,8 +125,11 @@ def test_what_the_verdict_was_taken_on_is_said(source: Path, samples: Arrays) ->
     assert "CALIBRATION data" in on_calibration.on
     on_nothing = mh_edge.quantize(source, scheme="int8-dynamic", timed=False).verdict
     assert "RANDOM NUMBERS" in on_nothing.on
-    at_random = mh_edge.quantize(source, scheme="int8", calibration="random", timed=False).verdict
-    assert "RANDOM NUMBERS" in at_random.on
+    at_random = mh_edge.quantize(source, scheme="int8", calibration="random", timed=False)
+    assert at_random.verdict is not None
+    assert "RANDOM NUMBERS" in at_random.verdict.on
+    judged = mh_edge.quantize(source, scheme="int8", calibration="random", evaluation=samples, timed=False)
+    assert "RANDOM NUMBERS" in judged.notes[0]
 
 
 @pytest.mark.parametrize(
