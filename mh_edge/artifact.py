@@ -47,6 +47,9 @@ VERIFIED = frozenset({"passed", "feeds", "required_tolerance"})
 QUANTIZED = frozenset({"scheme", "metrics", "gate", "kept_float"})
 """What is recorded of a quantization."""
 
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+"""What a Keras model's file ends in, and an artifact's never."""
+
 FORMATS = {"onnx": "mh_edge_onnx", "tflite": "mh_edge_tflite"}
 """Each format (which is also the file's suffix) with the package whose `convert` makes it."""
 

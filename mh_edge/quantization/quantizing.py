@@ -6,12 +6,12 @@ Nothing at the target changes until the file is made, checked, measured and has 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mh_edge import __version__
-from mh_edge.artifact import Artifact, Manifest, manifest_path, read_manifest, unreferenced_data
+from mh_edge.artifact import MODEL_SUFFIXES, Artifact, Manifest, manifest_path, read_manifest, unreferenced_data
 from mh_edge.commit import staged, system_errors_named
 from mh_edge.errors import InputError, UsageError
 from mh_edge.inspection import inspect
@@ -21,15 +21,15 @@ from mh_edge.quantization.auto.ladder import Ladder, climb
 from mh_edge.quantization.auto.parts import resolved
 from mh_edge.quantization.data.sets import Data, open_data, random_data
 from mh_edge.quantization.data.sources import Given
-from mh_edge.quantization.judging.gate import Gate
+from mh_edge.quantization.judging.gate import Asked, Gate
 from mh_edge.quantization.judging.judge import Metric, load_metric
 from mh_edge.quantization.judging.measuring import Measure
-from mh_edge.quantization.judging.verdict import Verdict
 from mh_edge.quantization.making import Made, calibrated, make
 from mh_edge.quantization.recipe import MANIFEST_KEY, Recipe, read_recipe
 from mh_edge.quantization.result import GateError, Quantization
 from mh_edge.quantization.scheme import AUTO, Options, Ranges, Scheme, find_scheme, schemes_for
 from mh_edge.quiet import quiet
+from mh_edge.runtimes import SUFFIXES
 from mh_edge.signature import Tensor
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ INTEGER_OPS = frozenset(
      "QLinearConv", "com.microsoft.MatMulNBits", "QUANTIZE", "DEQUANTIZE"}
 )  # fmt: skip
 """Operations that float files do not have."""
-
-MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 RANDOM = "random"
 
@@ -54,32 +52,6 @@ LOST = "--scheme auto keeps the layers that lose most in float; --keep-float LAY
 SLOW = "Another scheme may be faster; --scheme auto tries them."
 NONE_PASSES = "Allow more with --max-drop, or ask for less with --min-speedup."
 """What to do when a gate is not passed."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What has to be true of a file before it is written."""
-
-    gate: Gate | None
-    min_speedup: float | None
-
-    def lost(self, verdict: Verdict | None) -> str | None:
-        """What the gate says against the verdict."""
-        return None if self.gate is None or verdict is None else self.gate.judge(verdict)
-
-    def notes(self, verdict: Verdict | None) -> tuple[str, ...]:
-        """What the gate does not see."""
-        return () if self.gate is None or verdict is None else self.gate.notes(verdict)
-
-    def failed(self, verdict: Verdict) -> tuple[str, ...]:
-        """A sentence for each gate that the verdict does not pass."""
-        lost = self.lost(verdict)
-        sentences = [] if lost is None else [lost]
-        if self.min_speedup is not None and verdict.latency_ratio is not None:
-            speedup = 1 / verdict.latency_ratio
-            if speedup < self.min_speedup:
-                sentences.append(f"it is {speedup:.2f} times as fast as float; asked for: {self.min_speedup:g}")
-        return tuple(sentences)
 
 
 @quiet()
@@ -256,7 +228,7 @@ def _target(source: Artifact, output: str | Path | None, name: str) -> tuple[Pat
     if output is None:
         return source.path.parent, usual
     path = Path(output)
-    if path.is_dir() or path.suffix not in (".onnx", ".tflite"):
+    if path.is_dir() or path.suffix not in SUFFIXES:
         return path, usual
     if path.suffix != suffix:
         raise UsageError(f"the output {str(path)!r} is no {suffix} file.", "Quantizing does not change the format.")

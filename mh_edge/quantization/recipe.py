@@ -16,7 +16,6 @@ from typing import Any
 
 from mh_edge.artifact import FORMATS, Artifact, manifest_path
 from mh_edge.errors import InputError, UsageError
-from mh_edge.jsontext import dumps
 from mh_edge.packages import versions
 from mh_edge.quantization.scheme import HOMES, Options, Range, Ranges, Scheme
 
@@ -145,11 +144,6 @@ def read_recipe(path: str | Path) -> Recipe:
             )
         data = recipe[MANIFEST_KEY]
     return Recipe.from_json(data, str(path))
-
-
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """The recipe as a file of its own."""
-    path.write_text(dumps(recipe.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def _foreign(of: str, why: str) -> InputError:

@@ -37,6 +37,9 @@ from mh_edge.errors import UsageError
 
 AUTO = "auto"
 
+ASKED = "named by keep_float"
+"""Why an operation stays in float that the user wants there."""
+
 HOMES = {"onnx": "mh_edge.quantization.onnx.schemes", "tflite": "mh_edge.quantization.tflite.schemes"}
 """The package of each format's schemes."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mh_edge.artifact import Manifest, read_manifest
+from mh_edge.artifact import MODEL_SUFFIXES, Manifest, read_manifest
 from mh_edge.errors import UsageError
 from mh_edge.matching import match
 from mh_edge.quiet import quiet
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from mh_edge.verification.gated import Gated
 
 Arrays = Mapping[str, np.ndarray]
-
-MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
-"""What a model's file ends in, and an artifact's never."""
 
 
 @quiet()

@@ -16,11 +16,10 @@ from mh_edge.quantization.auto import ladder as module
 from mh_edge.quantization.auto.ladder import Ladder, Step, climb
 from mh_edge.quantization.auto.parts import parts, rewrite, weights
 from mh_edge.quantization.data.sets import Data, open_data
-from mh_edge.quantization.judging.gate import Gate
+from mh_edge.quantization.judging.gate import Asked, Gate
 from mh_edge.quantization.judging.measuring import Measure
 from mh_edge.quantization.judging.verdict import Change, Verdict
 from mh_edge.quantization.making import make
-from mh_edge.quantization.quantizing import Asked
 from mh_edge.quantization.recipe import Recipe
 from mh_edge.quantization.scheme import Options, Quantized, Range, Ranges, Scheme, find_scheme
 

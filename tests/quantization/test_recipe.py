@@ -13,7 +13,8 @@ import pytest
 
 from mh_edge.artifact import Artifact, Manifest
 from mh_edge.errors import InputError, UsageError
-from mh_edge.quantization.recipe import Recipe, read_recipe, write_recipe
+from mh_edge.jsontext import dumps
+from mh_edge.quantization.recipe import Recipe, read_recipe
 from mh_edge.quantization.scheme import Options, Range
 from mh_edge.signature import Signature
 
@@ -34,6 +35,10 @@ RECIPE = Recipe(
 def artifact(**fields: Any) -> Artifact:
     known = {"path": Path("m.onnx"), "format": "onnx", "sha256": RECIPE.source_sha256} | fields
     return Artifact(bytes=1, opset=17, signature=Signature((), ()), ops={}, rules={}, verified=None, **known)
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    path.write_text(dumps(recipe.to_json()), encoding="utf-8")
 
 
 def test_a_recipe_file_gives_every_float_back_to_the_last_bit(tmp_path: Path) -> None:

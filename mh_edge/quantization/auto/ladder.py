@@ -18,22 +18,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mh_edge.artifact import Artifact, file_sha256, read_manifest
 from mh_edge.errors import ConversionError, UnavailableError, UsageError
 from mh_edge.progress import Progress, silent
 from mh_edge.quantization.auto.sensitivity import Sensitivity, keeping, sensitivity
 from mh_edge.quantization.data.sets import Data
-from mh_edge.quantization.judging.gate import Gate
+from mh_edge.quantization.judging.gate import Asked, Gate
 from mh_edge.quantization.judging.measuring import Measure
 from mh_edge.quantization.judging.verdict import Verdict
 from mh_edge.quantization.making import calibrated, make
 from mh_edge.quantization.recipe import Recipe
 from mh_edge.quantization.scheme import AUTO, Calibrate, Options, Ranges, Scheme, schemes_for
-
-if TYPE_CHECKING:
-    from mh_edge.quantization.quantizing import Asked
 
 RUNGS = ("int8", "int8-dynamic", "int4", "fp16")
 """In this order. Schemes with 16-bit activations are for devices: the CPU runtimes have no kernels for them (TFLite's

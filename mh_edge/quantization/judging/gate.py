@@ -1,4 +1,4 @@
-"""The gate of `--max-drop`: how much a quantized model may lose before it is refused."""
+"""The gates of `--max-drop` and `--min-speedup`: what a quantized model has to be before it is written."""
 
 from __future__ import annotations
 
@@ -138,6 +138,32 @@ class Gate:
         if kind not in UNITS or not isinstance(limit, int | float) or not (least is None or both):
             raise InputError(f"{dict(data)!r} is no gate.", f"Give another one: --max-drop. {EXAMPLES}")
         return cls(kind, float(limit), None if least is None else float(least))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What has to be true of a file before it is written."""
+
+    gate: Gate | None
+    min_speedup: float | None
+
+    def lost(self, verdict: Verdict | None) -> str | None:
+        """What the gate says against the verdict."""
+        return None if self.gate is None or verdict is None else self.gate.judge(verdict)
+
+    def notes(self, verdict: Verdict | None) -> tuple[str, ...]:
+        """What the gate does not see."""
+        return () if self.gate is None or verdict is None else self.gate.notes(verdict)
+
+    def failed(self, verdict: Verdict) -> tuple[str, ...]:
+        """A sentence for each gate that the verdict does not pass."""
+        lost = self.lost(verdict)
+        sentences = [] if lost is None else [lost]
+        if self.min_speedup is not None and verdict.latency_ratio is not None:
+            speedup = 1 / verdict.latency_ratio
+            if speedup < self.min_speedup:
+                sentences.append(f"it is {speedup:.2f} times as fast as float; asked for: {self.min_speedup:g}")
+        return tuple(sentences)
 
 
 def _decibels(verdict: Verdict, least: float) -> str | None:

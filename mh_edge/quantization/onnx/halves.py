@@ -13,6 +13,7 @@ import numpy as np
 
 from mh_edge.quantization.onnx.masks import FUSED, PRODUCTS
 from mh_edge.quantization.onnx.model import weights
+from mh_edge.quantization.scheme import ASKED
 
 if TYPE_CHECKING:
     import onnx
@@ -33,7 +34,7 @@ VARIANCE = SQUARES | {"Add", "Div", "ReduceMean", "ReduceSum"}
 """What stands between x and the square root in a normalisation that is written out."""
 
 WHY = {
-    "keep_float": "named by keep_float",
+    "keep_float": ASKED,
     "softmax": "between scores and softmax: in 16 bits a mask of -10000 rounds the scores to multiples of 8, "
     "a larger one is infinite",
     "attention": "its mask is added to the scores inside: in 16 bits -10000 rounds them to multiples of 8",

@@ -38,6 +38,7 @@ this lowers the mean error of int8-dynamic from .76 % to .59 % for 1 % of the si
 SHOWN = 3
 """How many reasons an error gives."""
 
+INNER = "it lies in the body of a Loop, Scan or If, which are not quantized"
 TOO_SMALL = "its weights are so few that integers would cost accuracy and save nothing"
 
 

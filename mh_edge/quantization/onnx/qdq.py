@@ -15,6 +15,7 @@ from mh_edge.quantization.onnx import model as onnxmodel
 from mh_edge.quantization.onnx.matmuls import as_plain_gemms
 from mh_edge.quantization.onnx.model import drop_unused, graphs, load, nodes, replace_nodes, restore
 from mh_edge.quantization.scheme import Range, RangeChange
+from mh_edge.quiet import loggers_at
 
 if TYPE_CHECKING:
     import onnx
@@ -94,9 +95,7 @@ def quantize(
     more = dict(options or {})
     overrides = _one_scale(model, quantization.QuantType[weights]) | more.pop("TensorQuantOverrides", {})
     _rename(model, lambda name: f"{name}{mark}")
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it speaks of preprocessing, on the root logger
-    try:
+    with loggers_at(logging.ERROR, "root"):  # it speaks of preprocessing
         quantizer = quantization.QDQQuantizer(
             model,
             per_channel,
@@ -115,8 +114,6 @@ def quantize(
         )
         result: onnx.ModelProto = quantizer.quantize_model()
         quantizer.model.topological_sort()
-    finally:
-        logging.disable(level)
     if float_results:
         _spare(result, chosen, float_results)
     for marked in (model, result):

@@ -30,7 +30,8 @@ from mh_edge.quantization.onnx.model import (
 )
 from mh_edge.quantization.onnx.products import as_gemms
 from mh_edge.quantization.onnx.unfit import unfit
-from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, belongs, scheme
+from mh_edge.quantization.scheme import ASKED, KeptFloat, Options, Quantized, Ranges, belongs, scheme
+from mh_edge.quiet import loggers_at
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +85,7 @@ def _kept(found: Sequence[Weighted], options: Options) -> dict[str, str]:
     small = tiny([one for one in found if one.node.op_type == "MatMul"])
     for one in found:
         if belongs(one.node.name, options.keep_float):
-            kept[one.node.name] = "named by keep_float"
+            kept[one.node.name] = ASKED
         elif one.node.op_type != "MatMul":
             kept[one.node.name] = f"ONNX Runtime has no {one.node.op_type} with 4-bit weights"
         elif len(one.weight.dims) != 2:
@@ -111,11 +112,7 @@ def _quantized(model: onnx.ModelProto, names: set[str], block_size: int) -> onnx
         accuracy_level=ACCURACY_LEVEL,
         nodes_to_exclude=[node.name for node in nodes(model) if node.name not in names],
     )
-    level = logging.root.manager.disable
-    logging.disable(logging.INFO)  # a line for every operation
-    try:
+    with loggers_at(logging.WARNING, nbits.__name__):  # a line for every operation
         quantizer.process()
-    finally:
-        logging.disable(level)
     made: onnx.ModelProto = quantizer.model.model
     return made

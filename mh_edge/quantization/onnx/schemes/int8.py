@@ -14,11 +14,20 @@ from typing import TYPE_CHECKING
 from mh_edge.artifact import Artifact
 from mh_edge.quantization.onnx import calibration, masks, qdq
 from mh_edge.quantization.onnx.matmuls import fold_transposes
-from mh_edge.quantization.onnx.model import TOO_SMALL, Weighted, nodes, nothing_to_quantize, saver, tiny, weighted
+from mh_edge.quantization.onnx.model import (
+    INNER,
+    TOO_SMALL,
+    Weighted,
+    nodes,
+    nothing_to_quantize,
+    saver,
+    tiny,
+    weighted,
+)
 from mh_edge.quantization.onnx.products import as_gemms
 from mh_edge.quantization.onnx.schemes.int8_dynamic import LEAST_UNITS
 from mh_edge.quantization.onnx.unfit import HIDDEN_ROWS, holds_infinity, unfit
-from mh_edge.quantization.scheme import Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
+from mh_edge.quantization.scheme import ASKED, Arrays, KeptFloat, Options, Quantized, Ranges, belongs, scheme
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +49,6 @@ FLOAT_ONLY = {
     "RNN": "ONNX Runtime has no RNN in integers",
 }
 
-INNER = "it lies in the body of a Loop, Scan or If, which are not quantized"
 UNKNOWN = "ONNX's shape inference does not know the type of what it takes or gives, so that no range could be seen"
 ROW = "it takes one row without an axis for more; ONNX Runtime would compute it in float from dequantized weights"
 SCORES = "the softmax tells apart what differs by less than an integer's step"
@@ -133,7 +141,7 @@ def _kept(
     kept, ranks = unfit(model, (one.node for one in found)), _ranks(model)
     for one in found:
         if belongs(one.node.name, options.keep_float):
-            kept[one.node.name] = "named by keep_float"
+            kept[one.node.name] = ASKED
         elif one.node.name in small:
             kept[one.node.name] = TOO_SMALL
         elif one.node.name not in outermost:

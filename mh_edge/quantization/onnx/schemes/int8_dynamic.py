@@ -32,7 +32,8 @@ from mh_edge.quantization.onnx.model import (
 )
 from mh_edge.quantization.onnx.products import as_gemms
 from mh_edge.quantization.onnx.unfit import HIDDEN_ROWS, holds_infinity, unfit
-from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, belongs, scheme
+from mh_edge.quantization.scheme import ASKED, KeptFloat, Options, Quantized, Ranges, belongs, scheme
+from mh_edge.quiet import loggers_at
 
 if TYPE_CHECKING:
     import onnx
@@ -82,9 +83,7 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
         raise nothing_to_quantize(source, "int8-dynamic", "product, LSTM or embedding table", kept)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        level = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # it advises a preprocessing that changes nothing here, on the root logger
-        try:
+        with loggers_at(logging.ERROR, "root"):  # it advises a preprocessing that changes nothing here
             quantization.quantize_dynamic(
                 model,
                 path,
@@ -95,8 +94,6 @@ def int8_dynamic(source: Artifact, ranges: Ranges, options: Options) -> Quantize
                 use_external_data_format=True,
                 extra_options={"EnableSubgraph": True, "DefaultTensorType": proto.TensorProto.FLOAT},
             )
-        finally:
-            logging.disable(level)
         result: onnx.ModelProto = proto.load_model(str(path))
     _spell_out_dequantizing(result.graph)
     sort(result.graph)
@@ -137,7 +134,7 @@ def _kept(found: list[Weighted], options: Options) -> dict[str, str]:
     recurrent = Counter(one.node.input[2] for one in found if one.node.op_type == "LSTM")
     for one in found:
         if belongs(one.node.name, options.keep_float):
-            kept[one.node.name] = "named by keep_float"
+            kept[one.node.name] = ASKED
         elif one.node.name in small:
             kept[one.node.name] = TOO_SMALL
         elif one.node.op_type == "MatMul" and not _is_matrix(one, options.per_channel):

@@ -6,15 +6,16 @@ onnxruntime's get_qnn_qdq_config; masks are made small as in int8-a16. QNN compi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mh_edge.artifact import Artifact
 from mh_edge.errors import InputError
 from mh_edge.packages import require
-from mh_edge.quantization.onnx import qdq
-from mh_edge.quantization.onnx.model import nothing_to_quantize, saver
-from mh_edge.quantization.onnx.schemes.int8_a16 import SLOW, observe, sorted_out
-from mh_edge.quantization.onnx.taming import tame
-from mh_edge.quantization.onnx.unfit import HIDDEN_ROWS, holds_infinity
-from mh_edge.quantization.scheme import KeptFloat, Options, Quantized, Ranges, scheme
+from mh_edge.quantization.onnx.throughout import Target, observe, quantize
+from mh_edge.quantization.scheme import Options, Quantized, Ranges, scheme
+
+if TYPE_CHECKING:
+    import onnx
 
 FREE_SIZES = {"batch": "--batch 1", "sequence": "--sequence N"}
 """The options of `mh-edge export` that fix a size, by its name; any other takes --dim NAME=N."""
@@ -29,36 +30,18 @@ def qnn_a16w8(source: Artifact, ranges: Ranges, options: Options) -> Quantized:
     qnn = require("onnxruntime.quantization.execution_providers.qnn", "quantize,cpu", "the scheme qnn-a16w8")
     quantization = require("onnxruntime.quantization", "quantize,cpu", "the scheme qnn-a16w8")
     _require_fixed(source)
-    model = qdq.typed(qdq.opened(source))
-    notes = (SLOW, *((HIDDEN_ROWS,) if holds_infinity(model) else ()))
-    tamed = tame(model, ranges)
-    config = qnn.get_qnn_qdq_config(
-        tamed.model,
-        None,  # calibrated already
-        activation_type=quantization.QuantType.QUInt16,
-        weight_type=quantization.QuantType.QUInt8,
-        per_channel=options.per_channel,
-    )
-    chosen, kept = sorted_out(tamed, options, frozenset(config.op_types_to_quantize))
-    if not chosen:
-        raise nothing_to_quantize(source, "qnn-a16w8", "operation that has integers", kept)
-    result = qdq.quantize(
-        tamed.model,
-        tamed.ranges,
-        chosen,
-        activations="QUInt16",
-        weights="QUInt8",
-        per_channel=options.per_channel,
-        options=config.extra_options,
-    )
-    if not qdq.holds_integers(result):
-        raise nothing_to_quantize(source, "qnn-a16w8", "operation that has integers", kept)
-    return Quantized(
-        saver(result),
-        ranges=qdq.changes(result, ranges, rounded=tamed.why),
-        kept_float=tuple(KeptFloat(name, why) for name, why in kept.items()),
-        notes=notes,
-    )
+
+    def target(model: onnx.ModelProto) -> Target:
+        config = qnn.get_qnn_qdq_config(
+            model,
+            None,  # calibrated already
+            activation_type=quantization.QuantType.QUInt16,
+            weight_type=quantization.QuantType.QUInt8,
+            per_channel=options.per_channel,
+        )
+        return Target(frozenset(config.op_types_to_quantize), "QUInt8", config.extra_options)
+
+    return quantize(source, ranges, options, "qnn-a16w8", target)
 
 
 def _require_fixed(source: Artifact) -> None:

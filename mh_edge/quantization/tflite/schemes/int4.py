@@ -23,7 +23,6 @@ import numpy as np
 
 from mh_edge.artifact import Artifact
 from mh_edge.errors import ConversionError
-from mh_edge.packages import require
 from mh_edge.quantization.scheme import Options, Quantized, Ranges, scheme
 from mh_edge.quantization.tflite import model as litert
 from mh_edge.quantization.tflite.weights import TABLE, Recipe, Weight, by_recipe, these, told, weights
@@ -116,9 +115,7 @@ def _has_empty_channel(values: np.ndarray) -> bool:
 
 def _without_least(content: bytes) -> bytes:
     """-7 for every -8: LiteRT's own 4-bit kernel gets products with -8 wrong."""
-    model = require("ai_edge_litert.tools.flatbuffer_utils", litert.EXTRA, litert.PURPOSE).read_model_from_bytearray(
-        content
-    )
+    model = litert.read_any(content)
     tensors = (tensor for graph in model.subgraphs for tensor in graph.tensors)
     for index in sorted({tensor.buffer for tensor in tensors if tensor.type == litert.schema().TensorType.INT4}):
         pairs = np.asarray(model.buffers[index].data, np.uint8)
