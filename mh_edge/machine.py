@@ -2,21 +2,25 @@
 names.
 
 A package that is installed proves nothing: two packages can overwrite each other's files, a wheel can miss a library
-of the system. So a device is available only when it squared the numbers it was given.
+of the system, a runtime can take the CPU instead. So a device is available only when it squared the numbers it was
+given, and itself did it.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from mh_edge.errors import UsageError
+from mh_edge.arrayfiles import read_npz
+from mh_edge.errors import MhEdgeError, UnavailableError
 from mh_edge.packages import pip_line, version
-
-if TYPE_CHECKING:
-    import numpy as np
+from mh_edge.runtimes import Session, adapter, known_devices
+from mh_edge.runtimes.apart import Apart
 
 GIVEN, EXPECTED = (3.0, -2.0), [9.0, 4.0]
 
@@ -31,6 +35,11 @@ SQUARE_TFLITE = base64.b64decode(
     "AQAAAAEAAAACAAAAAAAAAAAAAAABAAAAAQAAAAEAAAAAAAAAAgAAADAAAAAEAAAA5P///wgAAAAMAAAAAQAAAHkAAAABAAAAAgAAAAwADAAIAAAA"
     "AAAEAAwAAAAIAAAADAAAAAEAAAB4AAAAAQAAAAIAAAABAAAAEAAAAAwADAALAAAAAAAEAAwAAAASAAAAAAAAEg=="
 )
+
+SQUARES = {"onnx": SQUARE_ONNX, "tflite": SQUARE_TFLITE}
+
+AT_ONCE = 2
+"""How many devices are tried at the same time."""
 
 
 @dataclass(frozen=True)
@@ -67,67 +76,52 @@ class Devices:
 
 def devices(names: Iterable[str] = ()) -> Devices:
     """Try the named devices, or all that are known. Raises UsageError for an unknown name."""
-    wanted = tuple(names) or tuple(_KNOWN)
+    wanted = tuple(names) or known_devices()
     for name in wanted:
-        if name not in _KNOWN:
-            raise UsageError(f"device {name!r} is not known.", f"Known are {', '.join(_KNOWN)}.")
-    return Devices(tuple(_tried(name) for name in wanted))
-
-
-@dataclass(frozen=True)
-class _Known:
-    """How to try one device. packages: distributions that bring it, the usual one first. square: run SQUARE_* on
-    `GIVEN`.
-    """
-
-    packages: tuple[str, ...]
-    extra: str
-    square: Callable[[np.ndarray], list[float]]
-
-
-def _square_onnx(values: np.ndarray) -> list[float]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(SQUARE_ONNX, providers=["CPUExecutionProvider"])
-    (result,) = session.run(None, {"x": values})
-    return [float(value) for value in result]
-
-
-def _square_litert(values: np.ndarray) -> list[float]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=SQUARE_TFLITE)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)
-    interpreter.invoke()
-    return [float(value) for value in interpreter.get_tensor(interpreter.get_output_details()[0]["index"])]
-
-
-_KNOWN = {
-    "cpu": _Known(("onnxruntime", "onnxruntime-gpu"), "cpu", _square_onnx),
-    "litert": _Known(("ai-edge-litert",), "litert", _square_litert),
-}
+        adapter(name)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return Devices(tuple(pool.map(_tried, wanted)))
 
 
 def _tried(name: str) -> Device:
+    found = adapter(name)
+    package, number = _installed(found)
+    if number is None:
+        return Device(name, False, package, None, "not installed", pip_line(found.extra))
+    reason, fix = _square(found)
+    return Device(name, not reason, package, number, reason, fix)
+
+
+def _installed(found: type[Session]) -> tuple[str, str | None]:
+    """The distribution that brings the device, and its version; None for one that is missing."""
+    brings = next((name for name in found.packages if version(name) is not None), found.packages[0])
+    if found.plugin is None or version(brings) is None:
+        return brings, version(brings)
+    return found.plugin, version(found.plugin)
+
+
+def _square(found: type[Session]) -> tuple[str, str]:
+    """Let the device square two numbers -> why that is not what it did, and what would mend it; nothing when it is."""
     import numpy as np
 
-    known = _KNOWN[name]
-    installed = [package for package in known.packages if version(package) is not None]
-    package = (installed or known.packages)[0]
-    fix = pip_line(known.extra)
-    if not installed:
-        return Device(name, False, package, None, "not installed", fix)
-    if len(installed) > 1:
-        reason = f"{' and '.join(installed)} are both installed and overwrite each other's files"
-        return Device(name, False, package, version(package), reason, f"pip uninstall -y {' '.join(installed)}; {fix}")
-    try:
-        got = known.square(np.array(GIVEN, np.float32))
-    except Exception as error:  # noqa: BLE001 - whatever a broken runtime raises is the answer to the question
-        summary = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Device(name, False, package, version(package), summary, f"{fix} --force-reinstall")
+    again = f"{pip_line(found.extra)} --force-reinstall"
+    with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder, Apart(found.device) as session:
+        kind = found.formats[0]
+        model, feeds, outputs = (Path(folder, name) for name in (f"square.{kind}", "feeds.npz", "outputs.npz"))
+        model.write_bytes(SQUARES[kind])
+        np.savez(feeds, x=np.array(GIVEN, np.float32))
+        try:
+            session.open(model)
+            session.run(feeds, outputs)
+            placement = session.placement()
+        except UnavailableError as error:
+            return error.message, error.hint or again
+        except MhEdgeError as error:
+            return error.message, again
+        got = [float(value) for value in read_npz(outputs)["y"]]
+    if not placement.whole:
+        others = ", ".join(sorted({one.where for one in placement.fallbacks})) or "something else"
+        return f"the one-node model ran on {others} instead", again
     if got != EXPECTED:
-        return Device(
-            name, False, package, version(package), f"it squares {list(GIVEN)} to {got}", f"{fix} --force-reinstall"
-        )
-    return Device(name, True, package, version(package), "", "")
+        return f"it squares {list(GIVEN)} to {got}", again
+    return "", ""

@@ -1,18 +1,92 @@
-"""One adapter per runtime: load a file, run it on named arrays. `open_session(path)` picks the adapter by the file's
-suffix.
+"""One adapter per runtime and device: open a file there, run it on named arrays, tell where it really ran.
+
+`adapter(name)` finds a device's adapter; `open_session(path)` opens a file on the plain CPU runtime of its format.
 """
 
 from __future__ import annotations
 
+import importlib
+from importlib import metadata
 from pathlib import Path
 
-from mh_edge.errors import UsageError
+from mh_edge.errors import InputError, UsageError
+from mh_edge.packages import version
 from mh_edge.runtimes.base import Session
+from mh_edge.wording import said
 
-__all__ = ["SUFFIXES", "Session", "open_session"]
+__all__ = ["DEVICES", "SUFFIXES", "Session", "adapter", "known_devices", "open_session", "plain_device"]
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
 """File suffix -> format."""
+
+DEVICES = {
+    "cpu": "mh_edge.runtimes.cpu:CpuSession",
+    "cuda": "mh_edge.runtimes.cuda:CudaSession",
+    "tensorrt": "mh_edge.runtimes.tensorrt:TensorRtSession",
+    "openvino": "mh_edge.runtimes.openvino:OpenVinoSession",
+    "webgpu": "mh_edge.runtimes.webgpu:WebGpuSession",
+    "qnn": "mh_edge.runtimes.qnn:QnnSession",
+    "coreml": "mh_edge.runtimes.coreml:CoreMlSession",
+    "nnapi": "mh_edge.runtimes.nnapi:NnapiSession",
+    "xnnpack-ort": "mh_edge.runtimes.xnnpack_ort:XnnpackOrtSession",
+    "xnnpack": "mh_edge.runtimes.xnnpack:XnnpackSession",
+    "litert-builtin": "mh_edge.runtimes.litert_builtin:LiteRtBuiltinSession",
+    "litert-reference": "mh_edge.runtimes.litert_reference:LiteRtReferenceSession",
+    "litert-gpu": "mh_edge.runtimes.litert_gpu:LiteRtGpuSession",
+    "litert-npu": "mh_edge.runtimes.litert_npu:LiteRtNpuSession",
+    "tflite-runtime": "mh_edge.runtimes.tflite_runtime:TfliteRuntimeSession",
+    "tflite-micro": "mh_edge.runtimes.tflite_micro:MicroSession",
+}
+"""The devices that come with mh-edge -> module:Class of the adapter."""
+
+ENTRY_POINTS = "mh_edge.devices"
+"""The group in which installed packages name further adapters: name of the device = module:Class."""
+
+
+def known_devices() -> tuple[str, ...]:
+    """Names of all devices: our own, then those that installed packages bring."""
+    return tuple(dict.fromkeys((*DEVICES, *(entry.name for entry in metadata.entry_points(group=ENTRY_POINTS)))))
+
+
+def adapter(device: str) -> type[Session]:
+    """The adapter of a device, which imports no runtime yet.
+
+    Raises UsageError for a name that is not known, InputError for an adapter of an installed package that cannot be
+    imported.
+    """
+    if device in DEVICES:
+        module, _, name = DEVICES[device].partition(":")
+        found: type[Session] = vars(importlib.import_module(module))[name]
+        return found
+    for entry in metadata.entry_points(group=ENTRY_POINTS, name=device):
+        return _installed(entry)
+    raise UsageError(f"device {device!r} is not known.", f"Known are {', '.join(known_devices())}.")
+
+
+def _installed(entry: metadata.EntryPoint) -> type[Session]:
+    try:
+        found = entry.load()
+    except (Exception, SystemExit) as error:  # somebody else's code: it may raise anything, or leave
+        raise InputError(
+            f"the device {entry.name!r} is brought by {entry.value!r}, which cannot be imported: "
+            f"{type(error).__name__}: {said(error)}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Session)):
+        raise InputError(f"the device {entry.name!r} is brought by {entry.value!r}, which is no Session class.")
+    return found
+
+
+def plain_device(path: Path) -> str:
+    """The device that every artifact of the format runs on: "cpu" for .onnx, "xnnpack" for .tflite ("tflite-runtime"
+    where ai-edge-litert is absent and that is here). Raises UsageError for another suffix.
+    """
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind == "onnx":
+        return "cpu"
+    if kind == "tflite":
+        old = version("ai-edge-litert") is None and version("tflite-runtime") is not None
+        return "tflite-runtime" if old else "xnnpack"
+    raise UsageError(f"{path} has the suffix {path.suffix!r}.", f"An artifact ends in {' or '.join(SUFFIXES)}.")
 
 
 def open_session(path: str | Path, *, threads: int | None = None) -> Session:
@@ -23,13 +97,4 @@ def open_session(path: str | Path, *, threads: int | None = None) -> Session:
     runtime is not installed.
     """
     path = Path(path)
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind == "onnx":
-        from mh_edge.runtimes.cpu import CpuSession
-
-        return CpuSession(path, threads=threads)
-    if kind == "tflite":
-        from mh_edge.runtimes.litert import LiteRtSession
-
-        return LiteRtSession(path, threads=threads)
-    raise UsageError(f"{path} has the suffix {path.suffix!r}.", f"An artifact ends in {' or '.join(SUFFIXES)}.")
+    return adapter(plain_device(path))(path, threads=threads)

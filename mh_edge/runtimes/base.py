@@ -1,19 +1,22 @@
-"""What every runtime adapter is: a file, its signature, and run(feeds) -> outputs; the checks of the feeds live
-here.
+"""What every runtime adapter is: a device's name and packages, a file opened on it, run(feeds) -> outputs, and the truth
+about where that ran; the checks of the feeds live here.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from mh_edge.errors import InputError
+from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Signature, Tensor
 
 Feeds = Mapping[str, np.ndarray]
@@ -40,36 +43,102 @@ class Scale:
 
 
 class Session(ABC):
-    """An opened artifact: run(feeds: name -> array) -> outputs: name -> array.
+    """An artifact opened on a device: run(feeds: name -> array) -> outputs: name -> array.
 
-    `signature` is read from the file; free dims carry the file's names, or `<input>_dim_<axis>` where it gives none. An
-    adapter implements `_open` (-> the signature), `_run` and `close`; the feeds `_run` gets are already checked.
-    threads: how many the runtime may use; None leaves it to the runtime. input_scales, output_scales: by name, of the
-    integer tensors that stand for other numbers.
+    An adapter is a subclass with the class attributes below, that implements `load`, `_open`, `_run`, `placement` and
+    `close`, and `_prepared` and `op_times` where its runtime has more to offer; the feeds that it gets are already
+    checked. It is listed in `mh_edge.runtimes.DEVICES`, or named by an installed package in the entry point group
+    `mh_edge.devices` (name of the device = module:Class).
+
+    `signature` is read from the file; free dims carry the file's names, or `<input>_dim_<axis>` where it gives none.
+    threads: how many the runtime may use; None leaves it to the runtime. sizes: the free dims by name, for a device
+    that must know them before it opens the file; others leave them free. settings: the device's own options.
+    input_scales, output_scales: by name, of the integer tensors that stand for other numbers. load_seconds: how long
+    opening took, without the import of the runtime and the reading of the manifest. version: of the runtime that runs.
     """
 
-    runtime: str
+    device: ClassVar[str]
+    """The name that users give it: "cpu", "litert-gpu"."""
+    runtime: ClassVar[str]
     """The name people know the runtime by."""
+    formats: ClassVar[tuple[str, ...]]
+    """Those of `mh_edge.runtimes.SUFFIXES` that it opens."""
+    packages: ClassVar[tuple[str, ...]]
+    """The distributions of which one brings it, the usual one first."""
+    extra: ClassVar[str]
+    """The extra of mh-edge that installs it."""
+    plugin: ClassVar[str | None] = None
+    """A further distribution that it needs beside one of `packages`."""
+    arithmetic: ClassVar[str] = "float32"
+    """The numbers in which it computes a float32 file: "float16" where it rounds to those."""
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        sizes: Mapping[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.threads = threads
+        self.sizes = dict(sizes or {})
+        self.settings = dict(settings or {})
         self.input_scales: Mapping[str, Scale] = {}
         self.output_scales: Mapping[str, Scale] = {}
         _require_file(self.path)
+        self.load()
+        self._read_beside()
+        started = time.perf_counter()
         self.signature = self._open()
+        self.load_seconds = time.perf_counter() - started
+
+    @classmethod
+    @abstractmethod
+    def load(cls) -> str:
+        """Import the runtime -> its version, such as "1.31.1". Needs no artifact.
+
+        Raises UnavailableError, with the reason and, as the hint, the exact line that would mend it, when this machine
+        lacks what the device needs, as far as that shows without opening a file.
+        """
+
+    def _read_beside(self) -> None:
+        """Read what lies beside the file (its manifest): what is no part of the time that opening takes."""
 
     @abstractmethod
     def _open(self) -> Signature:
-        """Load the file -> its signature. Raises InputError when it cannot be read or run."""
+        """Load the file -> its signature.
+
+        Raises InputError when the file cannot be read or run there, UnavailableError when the device itself is not
+        here or does not work.
+        """
 
     @abstractmethod
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Outputs in signature order. Raises InputError when the runtime refuses the feed."""
 
     @abstractmethod
+    def placement(self) -> Placement:
+        """Where its nodes run, once it ran: proven by the runtime, never by the name that was asked for."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let the runtime go; the session cannot run afterwards."""
+
+    def op_times(self, feeds: Feeds, calls: int) -> tuple[OpTime, ...]:
+        """Time of each operation, mean of so many calls, measured apart from the latency because measuring slows it
+        down; empty where the runtime offers none.
+        """
+        del feeds, calls
+        return ()
+
+    def _prepared(self, feeds: dict[str, np.ndarray]) -> Callable[[], object]:
+        """A call on these feeds that does nothing but what an application would do for each call."""
+        return partial(self._run, feeds)
+
+    def prepared(self, feeds: Feeds) -> Callable[[], object]:
+        """What is timed: a call on these feeds, checked once. Raises InputError as `run` does."""
+        return self._prepared(self._checked(feeds))
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run the artifact once.
@@ -77,9 +146,12 @@ class Session(ABC):
         Raises InputError when an input is missing, unknown, or of another dtype or shape than the signature says
         (nothing is cast silently), and when the runtime itself refuses the feed.
         """
-        check_feeds(self.signature, feeds, str(self.path))
-        outputs = self._run({tensor.name: np.ascontiguousarray(feeds[tensor.name]) for tensor in self.signature.inputs})
+        outputs = self._run(self._checked(feeds))
         return {tensor.name: value for tensor, value in zip(self.signature.outputs, outputs, strict=True)}
+
+    def _checked(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        check_feeds(self.signature, feeds, str(self.path))
+        return {tensor.name: np.ascontiguousarray(feeds[tensor.name]) for tensor in self.signature.inputs}
 
     def refuse(self, reason: object) -> InputError:
         """The error for a feed that the runtime does not take."""

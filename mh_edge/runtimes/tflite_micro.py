@@ -21,8 +21,9 @@ import numpy as np
 
 from mh_edge.errors import InputError, UnavailableError
 from mh_edge.flatbuffer import read_tables
-from mh_edge.packages import require
+from mh_edge.packages import require, version
 from mh_edge.runtimes.base import Scale, Session, first_line
+from mh_edge.runtimes.placement import Placement
 from mh_edge.signature import Signature, Tensor
 
 EXTRA = "micro"
@@ -74,7 +75,16 @@ def arena(path: Path) -> Arena:
 class MicroSession(Session):
     """A .tflite file in the TFLite Micro interpreter. Its sizes are fixed: a file with free ones is refused."""
 
+    device = "tflite-micro"
     runtime = "TFLite Micro"
+    formats = ("tflite",)
+    packages = ("tflite-micro",)
+    extra = EXTRA
+
+    @classmethod
+    def load(cls) -> str:
+        require("tflite_micro", cls.extra, f"the device {cls.device!r}")
+        return version(cls.packages[0]) or ""
 
     def _open(self) -> Signature:
         self._module = require("tflite_micro", EXTRA, f"running {self.path} in {self.runtime}").runtime
@@ -163,6 +173,9 @@ class MicroSession(Session):
         if failed is not None:
             raise self._unreadable("".join(said) or str(failed)) from failed
         return [np.array(self._interpreter.get_output(place)) for place in self._outputs]
+
+    def placement(self) -> Placement:
+        raise NotImplementedError
 
     def close(self) -> None:
         del self._interpreter

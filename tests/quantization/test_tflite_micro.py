@@ -15,8 +15,8 @@ import mh_edge
 from mh_edge.errors import InputError, UnavailableError
 from mh_edge.layers import MultiHead, MultiHeadAttention, SeqWeightedAttention
 from mh_edge.quantization.scheme import Options, find_scheme
-from mh_edge.runtimes.litert import LiteRtSession
 from mh_edge.runtimes.tflite_micro import Arena, MicroSession, arena
+from mh_edge.runtimes.xnnpack import XnnpackSession
 from tests.quantization.test_tflite_weights import written
 
 pytest.importorskip("tflite_micro")
@@ -45,7 +45,7 @@ def full(exported, samples, tmp_path_factory) -> Path:
     return path
 
 
-def answers(session: LiteRtSession | MicroSession, samples: dict[str, np.ndarray]) -> np.ndarray:
+def answers(session: XnnpackSession | MicroSession, samples: dict[str, np.ndarray]) -> np.ndarray:
     """The first output, one sample at a time; floats are made integers where the file takes these."""
     found = []
     for i in range(len(samples["x"])):
@@ -57,7 +57,7 @@ def answers(session: LiteRtSession | MicroSession, samples: dict[str, np.ndarray
 
 
 def test_a_full_integer_file_gives_what_litert_gives(full, exported, samples):
-    with MicroSession(full) as micro, LiteRtSession(full) as lite:
+    with MicroSession(full) as micro, XnnpackSession(full) as lite:
         assert micro.signature == lite.signature
         assert (micro.input_scales, micro.output_scales) == (lite.input_scales, lite.output_scales)
         (scale,) = micro.output_scales.values()
@@ -65,13 +65,13 @@ def test_a_full_integer_file_gives_what_litert_gives(full, exported, samples):
     assert found.dtype == expected.dtype == np.int8
     assert np.abs(found.astype(int) - expected).max() <= STEPS_OFF
     assert len(np.unique(found)) > 20, "the answers do not depend on the samples"
-    with LiteRtSession(exported["tflite"].path) as whole:
+    with XnnpackSession(exported["tflite"].path) as whole:
         assert np.abs(scale.numbers(found) - answers(whole, samples)).max() < 8 * scale.scale
 
 
 def test_a_float_file(exported, samples):
     path = exported["tflite"].path
-    with MicroSession(path) as micro, LiteRtSession(path) as lite:
+    with MicroSession(path) as micro, XnnpackSession(path) as lite:
         assert np.abs(answers(micro, samples) - answers(lite, samples)).max() < FLOAT_OFF
 
 
@@ -152,7 +152,7 @@ def test_padding_that_masking_finds(integers, tmp_path):
     assert any("compares in integers: what rounds" in note for note in made.notes) != integers
     made.save(path)
     assert arena(path).bytes is not None
-    with MicroSession(path) as micro, LiteRtSession(path) as lite, LiteRtSession(source.path) as whole:
+    with MicroSession(path) as micro, XnnpackSession(path) as lite, XnnpackSession(source.path) as whole:
         found, expected, exact = (answers(session, {"x": x}) for session in (micro, lite, whole))
     assert np.abs(found - expected).max() <= STEPS_OFF / 128
     assert np.abs(expected - exact).max() < 0.1 < np.abs(exact).max()
@@ -175,7 +175,7 @@ def test_a_masked_attention_of_ours(tmp_path):
     ranges = scheme.calibrate(source, Options(), [{"x": one[None]} for one in feeds])
     scheme.quantize(source, ranges, Options()).save(path)
     assert arena(path).bytes is not None
-    with MicroSession(path) as micro, LiteRtSession(path) as lite, LiteRtSession(source.path) as whole:
+    with MicroSession(path) as micro, XnnpackSession(path) as lite, XnnpackSession(source.path) as whole:
         found, expected, exact = (answers(session, {"x": feeds}) for session in (micro, lite, whole))
     assert np.abs(found - expected).max() <= STEPS_OFF / 256
     assert np.abs(expected - exact).max() < 0.1

@@ -14,7 +14,7 @@ from mh_edge.errors import InputError
 from mh_edge.packages import require
 from mh_edge.quantization.scheme import Arrays, Range
 from mh_edge.runtimes.base import first_line
-from mh_edge.runtimes.cpu import failures
+from mh_edge.runtimes.ort.session import failures
 
 if TYPE_CHECKING:
     import onnx

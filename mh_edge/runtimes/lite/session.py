@@ -1,31 +1,36 @@
-"""LiteRT (TensorFlow Lite) on the CPU with its default delegate, XNNPACK; `tflite_runtime` stands in where LiteRT is
-absent.
-"""
+"""What all devices of the TFLite interpreter share: the interpreter itself, names, free sizes, foreign operations."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mh_edge.errors import InputError, UnavailableError
-from mh_edge.packages import pip_line
+from mh_edge.errors import InputError
+from mh_edge.packages import require, version
 from mh_edge.runtimes.base import Scale, Session, first_line
 from mh_edge.signature import Dim, Signature, Tensor
 
-PACKAGES = ("ai_edge_litert", "tflite_runtime")
 FLATBUFFER_ID = b"TFL3"  # bytes 4 to 8 of every TFLite file
 DEFAULT_SIGNATURE = "serving_default"
 
 
-class LiteRtSession(Session):
-    """A .tflite file in the LiteRT interpreter; inputs with free sizes are resized to each feed.
+class LiteSession(Session):
+    """A .tflite file in the TFLite interpreter; inputs with free sizes are resized to each feed.
 
     Names are those of the file's signature; a file without one gives the names of its tensors.
     """
 
+    module: ClassVar[str]
+    """The package that holds the interpreter, "ai_edge_litert"."""
+
     runtime = "LiteRT"
+    formats = ("tflite",)
+
+    @classmethod
+    def load(cls) -> str:
+        require(f"{cls.module}.interpreter", cls.extra, f"the device {cls.device!r}")
+        return version(cls.packages[0]) or ""
 
     def _open(self) -> Signature:
         with self.path.open("rb") as file:
@@ -33,16 +38,16 @@ class LiteRtSession(Session):
                 raise InputError(
                     f"{self.path} is not a TFLite model: the mark {FLATBUFFER_ID.decode()} of the format is not in it."
                 )
-        module = self._module()
+        module = require(f"{self.module}.interpreter", self.extra, f"running {self.path}")
         try:
             self._interpreter = module.Interpreter(model_path=str(self.path), num_threads=self.threads)
             self._refuse_foreign_ops()
-            return self._prepared()
+            return self._read_details()
         except (ValueError, RuntimeError) as error:
             # Names are decoded when they are asked for; those of a damaged file may be no text.
             raise self._unreadable(error) from error
 
-    def _prepared(self) -> Signature:
+    def _read_details(self) -> Signature:
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         # A free size stands as 1 in the file, which may be too small to prepare (a convolution wants a kernel's width).
         free = any(-1 in item["shape_signature"] for item in inputs)
@@ -60,15 +65,6 @@ class LiteRtSession(Session):
             tuple(_tensor(name, item) for name, item in zip(input_names, inputs, strict=True)),
             tuple(_tensor(name, item) for name, item in zip(output_names, outputs, strict=True)),
         )
-
-    def _module(self) -> Any:
-        for package in PACKAGES:
-            try:
-                return importlib.import_module(f"{package}.interpreter")
-            except ModuleNotFoundError as error:
-                if error.name not in (package, f"{package}.interpreter"):
-                    raise
-        raise UnavailableError(f"LiteRT is not installed, so {self.path} cannot be run.", pip_line("litert"))
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(

@@ -1,0 +1,5 @@
+"""Measuring artifacts on devices: `profile` -> `Profile`."""
+
+from mh_edge.profiling.result import Profile
+
+__all__ = ["Profile"]

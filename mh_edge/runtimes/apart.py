@@ -1,0 +1,150 @@
+"""`Apart`: a device's session in a process of its own, so that a runtime that crashes is an error here, and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mh_edge.errors import InputError, MhEdgeError, NotEqualError, UnavailableError, UsageError
+from mh_edge.jsontext import dumps
+from mh_edge.runtimes.placement import OpTime, Placement
+from mh_edge.signature import Signature
+
+KINDS = {error.kind: error for error in (InputError, NotEqualError, UnavailableError, UsageError)}
+
+QUIT_SECONDS = 5.0
+"""How long a process may take to end."""
+
+LAST_WORDS = 2000
+"""How many bytes of what a process wrote at its end are read."""
+
+ROOT = Path(__file__).parents[2]
+"""Where this package lies: its own process is to find the same one."""
+
+
+class CrashError(UnavailableError):
+    """The process of a session ended by itself."""
+
+
+class Apart:
+    """A device's session in a process of its own; the methods are those of `mh_edge.runtimes.worker.Worker`.
+
+    Raises what the session raises, and CrashError when the process ends.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.version = ""
+        self.load_ms = 0.0
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mh_edge.runtimes.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            encoding="utf-8",
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), *sys.path)))},
+        )
+
+    def open(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        sizes: Mapping[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> Signature:
+        """Open the file -> its signature. Sets `version`, of the runtime, and `load_ms`."""
+        found = self._ask(
+            "open",
+            device=self.device,
+            path=str(path),
+            threads=threads,
+            sizes=dict(sizes or {}),
+            settings=dict(settings or {}),
+        )
+        self.version, self.load_ms = found["version"], found["load_ms"]
+        return Signature.from_json(found["signature"])
+
+    def run(self, feeds: Path, outputs: Path) -> None:
+        """Run the arrays of an .npz -> an .npz of outputs by name."""
+        self._ask("run", feeds=str(feeds), outputs=str(outputs))
+
+    def prepare(self, feeds: Path) -> float:
+        """Keep the arrays of an .npz for the calls to come -> milliseconds of the first call."""
+        return float(self._ask("prepare", feeds=str(feeds))["first_ms"])
+
+    def warm(self, seconds: float) -> tuple[float, bool]:
+        """Call until the times are steady, for so long at most -> milliseconds of a call, whether they were."""
+        found = self._ask("warm", seconds=seconds)
+        return float(found["ms"]), bool(found["steady"])
+
+    def calls(self, count: int) -> list[float]:
+        """Milliseconds of each of so many calls."""
+        return [float(ms) for ms in self._ask("calls", count=count)["ms"]]
+
+    def placement(self) -> Placement:
+        """Where the nodes run."""
+        return Placement.from_json(self._ask("placement"))
+
+    def op_times(self, calls: int) -> tuple[OpTime, ...]:
+        """How long each operation takes, in so many calls on the feeds that were prepared."""
+        return tuple(map(OpTime.from_json, self._ask("op_times", calls=calls)["ops"]))
+
+    def memory(self) -> int | None:
+        """By how many bytes the process grew at most since the runtime was imported."""
+        found: int | None = self._ask("memory")["bytes"]
+        return found
+
+    def _ask(self, do: str, **what: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 - pipes were asked for
+        try:
+            print(dumps({"do": do} | what), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise self._crashed()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" not in answer:
+            done: dict[str, Any] = answer["done"]
+            return done
+        error = answer["error"]
+        raise KINDS.get(error["kind"], MhEdgeError)(error["message"], error["hint"])
+
+    def _crashed(self) -> CrashError:
+        code = self._process.wait()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - LAST_WORDS))
+        lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+        words = f": {lines[-1]}" if lines else ", without a word"
+        return CrashError(f"the process of the device {self.device!r} was ended {how}{words}")
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 - pipes were asked for
+        try:
+            self._process.stdin.close()
+            self._process.wait(QUIT_SECONDS)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._said.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""What the devices of the TFLite interpreter share."""

@@ -1,0 +1,140 @@
+"""A session in a process of its own, as a program: requests on standard input, answers on standard output, each one
+line of JSON. `mh_edge.runtimes.apart` is the other end.
+
+A runtime that crashes takes this process with it and no other; its memory, its threads and the settings that it takes
+from the first session of a process are its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mh_edge.errors import MhEdgeError
+from mh_edge.jsontext import dumps
+from mh_edge.runtimes import Session, adapter
+from mh_edge.runtimes.memory import peak, resident
+
+STEADY = 0.05
+"""Warm is when the median of a batch of calls is no more than this share off that of the batch before."""
+
+BATCH_SECONDS = 0.02
+"""How long such a batch takes at least, so that its median is that of several calls."""
+
+
+class Worker:
+    """The requests by name: each method takes plain data and gives plain data."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._before: int | None = None
+        self._call: Callable[[], object] = lambda: None
+        self._feeds: dict[str, Any] = {}
+
+    def open(
+        self, device: str, path: str, threads: int | None, sizes: dict[str, int], settings: dict[str, str]
+    ) -> dict[str, Any]:
+        """Open the file -> signature, version of the runtime, how long it took."""
+        found = adapter(device)
+        version = found.load()
+        gc.collect()
+        self._before = resident()
+        self._session = found(path, threads=threads, sizes=sizes, settings=settings)
+        return {
+            "signature": self._session.signature.to_json(),
+            "version": version,
+            "load_ms": 1e3 * self._session.load_seconds,
+        }
+
+    def run(self, feeds: str, outputs: str) -> dict[str, Any]:
+        """Run an .npz of feeds -> an .npz of outputs."""
+        import numpy as np
+
+        from mh_edge.arrayfiles import read_npz
+
+        found = self._opened.run(read_npz(Path(feeds)))
+        np.savez(outputs, **found)  # type: ignore[arg-type]
+        return {}
+
+    def prepare(self, feeds: str) -> dict[str, Any]:
+        """Keep an .npz of feeds for the calls to come, and make the first -> how long that took."""
+        from mh_edge.arrayfiles import read_npz
+
+        self._feeds = dict(read_npz(Path(feeds)))
+        self._call = self._opened.prepared(self._feeds)
+        return {"first_ms": 1e3 * _timed(self._call)}
+
+    def warm(self, seconds: float) -> dict[str, Any]:
+        """Call until the times are steady, for so long at most -> milliseconds of a call, and whether they were."""
+        end = time.perf_counter() + seconds
+        cost = _timed(self._call)
+        before = None
+        while True:
+            calls = max(1, min(1000, int(BATCH_SECONDS / max(cost, 1e-6))))
+            cost = median(_timed(self._call) for _ in range(calls))
+            steady = before is not None and abs(cost / before - 1) < STEADY
+            if steady or time.perf_counter() > end:
+                return {"ms": 1e3 * cost, "steady": steady}
+            before = cost
+
+    def calls(self, count: int) -> dict[str, Any]:
+        """Milliseconds of each of so many calls, after one that finds its data in the caches again."""
+        self._call()
+        gc.disable()
+        try:
+            return {"ms": [round(1e3 * _timed(self._call), 6) for _ in range(count)]}
+        finally:
+            gc.enable()
+
+    def placement(self) -> dict[str, Any]:
+        """Where the nodes ran."""
+        return self._opened.placement().to_json()
+
+    def op_times(self, calls: int) -> dict[str, Any]:
+        """How long each operation takes on the feeds that were prepared."""
+        return {"ops": [one.to_json() for one in self._opened.op_times(self._feeds, calls)]}
+
+    def memory(self) -> dict[str, Any]:
+        """By how many bytes this process grew at most since the runtime was imported; null where nothing tells."""
+        most = peak()
+        return {"bytes": None if most is None or self._before is None else max(0, most - self._before)}
+
+    @property
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("nothing was opened yet")
+        return self._session
+
+
+def _timed(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def serve() -> None:
+    """Answer requests until standard input ends. Whatever a runtime prints does not get among the answers."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"done": vars(Worker)[request.pop("do")](worker, **request)}
+        except MhEdgeError as error:
+            answer = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+        except Exception as error:  # noqa: BLE001 - a runtime may raise anything; the other end says where
+            answer = {"error": {"kind": "fault", "message": f"{type(error).__name__}: {error}", "hint": ""}}
+        print(dumps(answer), file=answers, flush=True)
+    os._exit(0)  # without the runtimes' own clearing up, in which some abort
+
+
+if __name__ == "__main__":
+    serve()
