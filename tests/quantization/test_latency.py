@@ -13,8 +13,9 @@ import pytest
 
 from mh_edge.errors import InputError
 from mh_edge.machine import SQUARE_ONNX, SQUARE_TFLITE
+from mh_edge.openings import LEAST_NOISE, OPENINGS
 from mh_edge.quantization.judging import latency
-from mh_edge.quantization.judging.latency import LEAST_NOISE, Latency, compare_latency
+from mh_edge.quantization.judging.latency import Latency, compare_latency
 from mh_edge.runtimes import open_session
 from mh_edge.runtimes.cpu import CpuSession
 from quantization.tables import Table
@@ -130,7 +131,7 @@ def test_every_block_opens_the_files_anew(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(latency, "open_session", open_one)
     compare_latency(Path("float.onnx"), {"q": Path("q.onnx")}, {"i": np.arange(1)}, seconds=0.01)
     blocks = [tuple(opened[start : start + 3]) for start in range(0, len(opened), 3)]
-    assert len(blocks) == latency.BLOCKS >= 5
+    assert len(blocks) == OPENINGS >= 5
     assert {tuple(sorted(block)) for block in blocks} == {("float", "float", "q")}
     assert len(set(blocks)) > 1, "not always in the same order"
     assert len(closed) == len(opened)

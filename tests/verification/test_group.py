@@ -10,6 +10,7 @@ import pytest
 
 from mh_edge.matching import match
 from mh_edge.runtimes import Session
+from mh_edge.runtimes.placement import Placement
 from mh_edge.signature import Signature, Tensor
 from mh_edge.verification.feeds import build, grid
 from mh_edge.verification.group import RESAMPLES, Group
@@ -30,6 +31,13 @@ class Fake(Session):
         self.calls: list[np.ndarray] = []
         self._function = function
         super().__init__(path)
+
+    @classmethod
+    def load(cls) -> str:
+        return "1"
+
+    def placement(self) -> Placement:
+        return Placement(1, 1, 1, (), "a fake")
 
     def _open(self) -> Signature:
         return SIGNATURE

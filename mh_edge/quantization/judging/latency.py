@@ -1,10 +1,6 @@
 """Time of quantized files beside the float one's, in one process, in blocks: each opens all files anew and runs them in
-rounds, each in a new random order.
-
-Where the memory of a session lies moves its time by several hundredths, for as long as it is open. So the ratio is
-measured in several blocks, and the interval is that of the blocks, not of the rounds. In each block the float file is
-opened twice: by how much these two differ is this machine's noise, and a difference inside it is none. Wall time,
-because a call that uses several threads is waited for.
+rounds, each in a new random order (`mh_edge.openings` says why). Wall time, because a call that uses several threads is
+waited for.
 """
 
 from __future__ import annotations
@@ -21,17 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from mh_edge.errors import InputError
+from mh_edge.openings import OPENINGS, differs, noise, typical
 from mh_edge.quantization.judging.feeding import Counterpart, fixed_batch, rows
 from mh_edge.quantization.scheme import Arrays
 from mh_edge.runtimes import open_session
 
 SECONDS = 2.0
 """Of measuring, for all files together."""
-
-BLOCKS = 5
-
-STUDENT = 2.776
-"""97.5 % of Student's t distribution with BLOCKS - 1 degrees of freedom."""
 
 MOVED = 2**16
 """Bytes, at most, by which the memory of each session is moved: sessions opened in turn would lie where those before
@@ -55,9 +47,6 @@ ROUNDS = (1, 100)
 PERCENTILE = 20
 """Of the rounds: other programs only ever make a call slower, so the lower times are the file's own."""
 
-LEAST_NOISE = 1.02
-"""Sessions of one file differ by that factor, which a few of them need not show."""
-
 
 @dataclass(frozen=True)
 class Latency:
@@ -78,12 +67,12 @@ class Latency:
     @property
     def slower(self) -> bool:
         """Whether the quantized file is slower than float beyond the noise."""
-        return self.interval[0] > self.noise
+        return self.ratio > 1 and differs(self.interval, self.noise)
 
     @property
     def faster(self) -> bool:
         """Whether the quantized file is faster than float beyond the noise."""
-        return self.interval[1] < 1 / self.noise
+        return self.ratio < 1 and differs(self.interval, self.noise)
 
     @property
     def sentence(self) -> str:
@@ -99,7 +88,7 @@ class Latency:
             self.threads, f"{self.threads} threads"
         )
         return (
-            f"{found} (95 %: {low:.2f} to {high:.2f} over {BLOCKS} openings of the files; noise up to a factor of "
+            f"{found} (95 %: {low:.2f} to {high:.2f} over {OPENINGS} openings of the files; noise up to a factor of "
             f"{self.noise:.2f}): {self.ms[1]:.3g} ms against {self.ms[0]:.3g} ms a call at batch {self.batch}, "
             f"{threads}."
         )
@@ -123,28 +112,24 @@ def compare_latency(
     order = random.Random(0)  # noqa: S311 - an order, no secret
     files = [reference, reference, *candidates.values()]
     blocks, taken = [], batch
-    for _ in range(BLOCKS):
+    for _ in range(OPENINGS):
         with ExitStack() as stack:
             calls, taken = _opened(files, feeds, batch, threads, order, stack)
-            blocks.append(_times(calls, seconds / BLOCKS, order))
-    typical = np.stack([np.percentile(times, PERCENTILE, axis=0) for times in blocks])
-    noise = max(LEAST_NOISE, math.exp(np.abs(np.log(typical[:, 1] / typical[:, 0])).max()))
-    base = np.sqrt(typical[:, 0] * typical[:, 1])
+            blocks.append(_times(calls, seconds / OPENINGS, order))
+    seconds_of = np.stack([np.percentile(times, PERCENTILE, axis=0) for times in blocks])
+    found = noise(seconds_of[:, 0], seconds_of[:, 1])
+    base = np.sqrt(seconds_of[:, 0] * seconds_of[:, 1])
     return {
-        name: _latency(base, typical[:, column], noise, taken, threads, sum(map(len, blocks)))
+        name: _latency(base, seconds_of[:, column], found, taken, threads, sum(map(len, blocks)))
         for column, name in enumerate(candidates, 2)
     }
 
 
-def _latency(base: np.ndarray, own: np.ndarray, noise: float, batch: int, threads: int | None, rounds: int) -> Latency:
+def _latency(base: np.ndarray, own: np.ndarray, factor: float, batch: int, threads: int | None, rounds: int) -> Latency:
     """base, own: seconds of a call of the float model and of the other one, (blocks,)."""
-    logs = np.log(own / base)
-    middle = float(logs.mean())
-    # The means of two runs differ by sqrt(2 / BLOCKS) of what two blocks of them differ from their mean.
-    apart = STUDENT * float(logs.std(ddof=1)) * math.sqrt(2 / BLOCKS)
-    ms = (1e3 * math.exp(np.log(base).mean()), 1e3 * math.exp(np.log(own).mean()))
-    ends = math.exp(middle - apart), math.exp(middle + apart)
-    return Latency(math.exp(middle), ends, ms, noise, batch, threads, rounds)
+    ratio, interval = typical(own / base)
+    ms = 1e3 * typical(base)[0], 1e3 * typical(own)[0]
+    return Latency(ratio, interval, ms, factor, batch, threads, rounds)
 
 
 Call = Callable[[], object]
