@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mh_edge.signature import Tensor
+from mh_edge.units import human_bytes as human_bytes
+from mh_edge.units import percent as percent
+from mh_edge.units import score as score
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-UNITS = ("B", "kB", "MB", "GB")
 
 
 def show(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -31,14 +31,6 @@ def show(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]
     with console.capture() as printed:
         console.print(table)
     console.out("\n".join(line.rstrip() for line in printed.get().splitlines()), highlight=False)
-
-
-def human_bytes(count: int) -> str:
-    """1536 -> "1.5 kB": powers of 1000, as disks and networks count."""
-    size, unit = float(count), 0
-    while size >= 1000 and unit < len(UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.0f} B" if unit == 0 else f"{size:.1f} {UNITS[unit]}"
 
 
 def counts(numbers: Mapping[str, int]) -> str:
@@ -91,21 +83,6 @@ def proof_notes(verified: Mapping[str, Any] | None) -> tuple[str, ...]:
 def shown_scale(value: float | str) -> str:
     """How large outputs get, beside which an error is large or small."""
     return f"{value:.2g}" if isinstance(value, float | int) else value
-
-
-def percent(value: float) -> str:
-    """0.00012 -> "0.012%": two digits of what is small, one decimal of what is not."""
-    return f"{100 * value:.2g}%" if abs(value) < 0.1 else f"{value:.1%}"
-
-
-def score(value: float, share: bool = True) -> str:
-    """Accuracy, or the mean of a metric, which need not be a share of 1: 0.93517 -> "93.52%", 0.999977 -> "99.9977%",
-    with two digits of what is missing.
-    """
-    if not share:
-        return f"{value:.4g}"
-    missing = 100 * (1 - value)
-    return f"{100 * value:.{max(2, 1 - math.floor(math.log10(missing))) if missing > 0 else 2}f}%"
 
 
 def number(value: float | int | str | None) -> str:
