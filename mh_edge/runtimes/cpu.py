@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mh_edge.runtimes.ort.session import OrtSession
-from mh_edge.runtimes.placement import Placement
 
 
 class CpuSession(OrtSession):
@@ -13,6 +12,3 @@ class CpuSession(OrtSession):
     provider = "CPUExecutionProvider"
     packages = ("onnxruntime", "onnxruntime-gpu")
     extra = "cpu"
-
-    def placement(self) -> Placement:
-        raise NotImplementedError

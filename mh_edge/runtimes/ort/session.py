@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mh_edge.artifact import read_manifest
-from mh_edge.errors import InputError
+from mh_edge.errors import InputError, MhEdgeError, UsageError
 from mh_edge.packages import require
-from mh_edge.runtimes.base import Session, first_line
+from mh_edge.runtimes.base import Feeds, Session, first_line
+from mh_edge.runtimes.ort import wheels
+from mh_edge.runtimes.ort.placement import (
+    PROOF,
+    RECORD,
+    Assigned,
+    edges_of,
+    overheard,
+    placed,
+    reasons_in,
+    recorded,
+)
+from mh_edge.runtimes.ort.times import op_times, rules_of
+from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Dim, Signature, Tensor
 
 # ONNX Runtime names types like C++; strings, sequences and maps have no numpy array to compare.
@@ -31,7 +48,11 @@ DTYPES = {
 HINTS = {"session.set_denormal_as_zero": ("0", "1")}
 """The session options that are taken from a manifest, and their values: others could do more than change the speed."""
 
+SEVERITY_VERBOSE, SEVERITY_WARNING = 0, 2
 SEVERITY_FATAL = 4  # what goes wrong comes back as an exception; ONNX Runtime need not print it as well
+
+WARM_CALLS = 3
+"""Calls that are not counted among the times of operations: memory is asked for in the first ones."""
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -46,19 +67,39 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 class OrtSession(Session):
-    """An .onnx file in ONNX Runtime with one execution provider and the session options that its manifest asks for."""
+    """An .onnx file in ONNX Runtime with one execution provider and the session options that its manifest asks for.
+
+    A device is a subclass with the names below; it overrides `_options` and `_made` where it needs more than that.
+    """
 
     provider: ClassVar[str]
     """ONNX Runtime's name of the execution provider, "CPUExecutionProvider"."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """The names of the settings that it knows."""
+    fixed: ClassVar[bool] = False
+    """Whether it wants free sizes fixed before it opens the file, where they are known."""
 
     runtime = "ONNX Runtime"
     formats = ("onnx",)
 
     @classmethod
     def load(cls) -> str:
-        return str(require("onnxruntime", cls.extra, f"the device {cls.device!r}").__version__)
+        onnxruntime = wheels.load(cls.device, cls.extra)
+        if cls.plugin is None:
+            wheels.require_provider(onnxruntime, cls.provider, cls._with_provider())
+        return str(onnxruntime.__version__)
+
+    @classmethod
+    def _with_provider(cls) -> str:
+        """The line that mends a build without the provider."""
+        return wheels.instead(wheels.wheels(), cls.extra)
 
     def _read_beside(self) -> None:
+        if unknown := [key for key in self.settings if key not in self.takes]:
+            raise UsageError(
+                f"the device {self.device!r} has no setting {unknown[0]!r}.",
+                f"It takes {', '.join(self.takes)}." if self.takes else "It takes none.",
+            )
         manifest = read_manifest(self.path)
         self._hints = {} if manifest is None else manifest.session_options
 
@@ -66,29 +107,43 @@ class OrtSession(Session):
         """The session options; devices add theirs."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SEVERITY_FATAL
+        options.add_session_config_entry(RECORD, "1")
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         for key, value in self._hints.items():
             if value in HINTS.get(key, ()):
                 options.add_session_config_entry(key, value)
+        if self.fixed:
+            for name, size in self.sizes.items():
+                options.add_free_dimension_override_by_name(name, size)
         return options
 
     def _made(self, onnxruntime: Any, options: Any) -> Any:
-        """The InferenceSession on the device."""
-        return onnxruntime.InferenceSession(str(self.path), options, providers=[self.provider])
+        """The InferenceSession on the device. ONNX Runtime must not make another one where this fails."""
+        providers = [(self.provider, self._provider_options())]
+        return onnxruntime.InferenceSession(str(self.path), options, providers=providers, enable_fallback=0)
+
+    def _provider_options(self) -> dict[str, str]:
+        """Those of the execution provider, from the settings."""
+        return self.settings
 
     def _open(self) -> Signature:
-        onnxruntime = require("onnxruntime", self.extra, f"running {self.path}")
+        self._onnxruntime = require("onnxruntime", self.extra, f"running {self.path}")
         self._errors = failures()
+        self._fed: Mapping[str, np.ndarray] = {}
         try:
-            self._session = self._made(onnxruntime, self._options(onnxruntime))
+            self._session = self._made(self._onnxruntime, self._options(self._onnxruntime))
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
             return Signature(tuple(map(self._tensor, inputs)), tuple(map(self._tensor, outputs)))
         except self._errors as error:
-            raise InputError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot open {self.path}: {first_line(error)}",
-                "Check that the file is whole and that its opset and operators are known to this ONNX Runtime.",
-            ) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> MhEdgeError:
+        """What to raise for an error of ONNX Runtime while it opened the file."""
+        return InputError(
+            f"ONNX Runtime {self._onnxruntime.__version__} cannot open {self.path}: {first_line(error)}",
+            "Check that the file is whole and that its opset and operators are known to this ONNX Runtime.",
+        )
 
     def _tensor(self, item: object) -> Tensor:
         name, kind, shape = item.name, item.type, item.shape  # type: ignore[attr-defined]
@@ -103,10 +158,53 @@ class OrtSession(Session):
         return Tensor(name, DTYPES[kind], tuple(dim(axis, size) for axis, size in enumerate(shape or ())))
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        self._fed = feeds
         try:
             return list(self._session.run(None, feeds))
         except self._errors as error:
             raise self.refuse(error) from error
+
+    def placement(self) -> Placement:
+        nodes = recorded(self._session)
+        if nodes is not None:
+            return placed(nodes, self.provider, PROOF, self._edges, self._reasons)
+        names = dict.fromkeys((one.node, one.op, one.where) for one in self.op_times(self._fed, 1))
+        nodes = tuple(Assigned(*name, part) for part, name in enumerate(names))
+        return placed(nodes, self.provider, "ONNX Runtime's profile", self._edges, self._reasons)
+
+    def _edges(self) -> list[tuple[str, str]]:
+        """Which nodes are connected in the graph that the providers were offered."""
+        with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder:
+            options, optimized = self._options(self._onnxruntime), Path(folder, "optimized.onnx")
+            options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            options.optimized_model_filepath = str(optimized)
+            self._onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            return list(edges_of(optimized))
+
+    def _reasons(self) -> dict[str, str]:
+        """Open the file once more, with ONNX Runtime's log -> why nodes were not taken."""
+        options = self._options(self._onnxruntime)
+        options.log_severity_level = SEVERITY_VERBOSE
+        self._onnxruntime.set_default_logger_severity(SEVERITY_VERBOSE)
+        try:
+            with overheard() as log:
+                self._made(self._onnxruntime, options)
+                return reasons_in(log())
+        finally:
+            self._onnxruntime.set_default_logger_severity(SEVERITY_WARNING)
+
+    def op_times(self, feeds: Feeds, calls: int) -> tuple[OpTime, ...]:
+        """In a session of its own, after `WARM_CALLS`."""
+        checked = self._checked(feeds)
+        with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder:
+            options = self._options(self._onnxruntime)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder, "profile"))
+            session = self._made(self._onnxruntime, options)
+            for _ in range(WARM_CALLS + calls):
+                session.run(None, checked)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace"))
+        return tuple(op_times(events, self.provider, calls, rules_of(self.path)))
 
     def close(self) -> None:
         del self._session
