@@ -14,9 +14,9 @@ QUANTILES = 101
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of a call. p50, p90, p99: over all calls; None where there were too few calls to tell. interval: where
-    p50 of another such run lies in 95 of 100, by how the openings of the file differ. quantiles: 0 %, 1 %, ... 100 %.
-    calls: how many were timed. steady: whether the warm-up ended because times were steady.
+    """Milliseconds of a call. p50, p90, p99: over all calls; None where there were too few calls to tell. interval:
+    where p50 of another such run lies in 95 of 100, by how the openings of the file differ. quantiles: 0 %, 1 %,
+    ... 100 %. calls: how many were timed. steady: whether the warm-up ended because times were steady.
     """
 
     p50: float
@@ -33,9 +33,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class Agreement:
-    """error: the largest difference from the reference device, as a share of the largest number of that output. allowed:
-    how much may be. at: where the largest is ("logits[0, 3]"). reference: the device compared with. feeds: how many.
-    equal: the verdict; None where nothing could be compared, for the reason `why`.
+    """error: the largest difference from the reference device, as a share of the largest number of that output.
+    allowed: how much may be. at: where the largest is ("logits[0, 3]"). reference: the device compared with. feeds: how
+    many. equal: the verdict; None where nothing could be compared, for the reason `why`.
     """
 
     equal: bool | None
@@ -78,7 +78,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact on one device. What is None was not measured: of a failure most, of a device that does not tell some.
+    """One artifact on one device. What is None was not measured: of a failure most, of a device that does not tell it
+    some.
 
     batch: samples a call. throughput: samples a second, at that batch, one call after the other. bytes: of the file
     with its external data. memory: bytes by which the process grew at most while it opened and ran the file, without
@@ -149,7 +150,7 @@ class Row:
 class Profile:
     """noise: the greatest factor by which two runs of one and the same row differed. machine: what ran it (name ->
     value). sizes: the free sizes, fixed. threads: that each runtime may use, None for its own choice. feeds: whose.
-    openings: how often each file was opened anew. fallback_allowed: whether a row that fell back may pass.
+    openings: how often each file was opened anew.
     """
 
     rows: tuple[Row, ...]
@@ -159,20 +160,15 @@ class Profile:
     threads: int | None
     feeds: str
     openings: int
-    fallback_allowed: bool
 
     @property
     def exit_code(self) -> int:
         """5 when the numbers of a row are wrong, else 6 when a device is not here or fell back, else that of another
-        failure, else 0.
+        failure, else 0. (Wrong numbers, and falling back where that is not allowed, are failures of their rows.)
         """
         from mh_edge.errors import NotEqualError, UnavailableError
 
         codes = {row.failure.exit_code for row in self.rows if row.failure is not None}
-        if any(row.agreement is not None and row.agreement.equal is False for row in self.rows):
-            codes.add(NotEqualError.exit_code)
-        if not self.fallback_allowed and any(row.fell_back for row in self.rows):
-            codes.add(UnavailableError.exit_code)
         order = (NotEqualError.exit_code, UnavailableError.exit_code)
         return next((code for code in order if code in codes), max(codes, default=0))
 

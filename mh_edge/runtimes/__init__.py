@@ -14,7 +14,7 @@ from mh_edge.packages import version
 from mh_edge.runtimes.base import Session
 from mh_edge.wording import said
 
-__all__ = ["DEVICES", "SUFFIXES", "Session", "adapter", "known_devices", "open_session", "plain_device"]
+__all__ = ["BASELINE", "DEVICES", "SUFFIXES", "Session", "adapter", "known_devices", "open_session", "plain_device"]
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
 """File suffix -> format."""
@@ -39,6 +39,10 @@ DEVICES = {
 }
 """The devices that come with mh-edge -> module:Class of the adapter."""
 
+BASELINE = "keras"
+BASELINES = {BASELINE: "mh_edge.runtimes.keras:KerasSession"}
+"""What devices are compared with, and is none."""
+
 ENTRY_POINTS = "mh_edge.devices"
 """The group in which installed packages name further adapters: name of the device = module:Class."""
 
@@ -54,8 +58,8 @@ def adapter(device: str) -> type[Session]:
     Raises UsageError for a name that is not known, InputError for an adapter of an installed package that cannot be
     imported.
     """
-    if device in DEVICES:
-        module, _, name = DEVICES[device].partition(":")
+    if (place := (DEVICES | BASELINES).get(device)) is not None:
+        module, _, name = place.partition(":")
         found: type[Session] = vars(importlib.import_module(module))[name]
         return found
     for entry in metadata.entry_points(group=ENTRY_POINTS, name=device):

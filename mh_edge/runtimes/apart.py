@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from mh_edge.errors import InputError, MhEdgeError, NotEqualError, UnavailableError, UsageError
 from mh_edge.jsontext import dumps
+from mh_edge.runtimes.base import Scale
 from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Signature
 
@@ -30,6 +32,17 @@ ROOT = Path(__file__).parents[2]
 """Where this package lies: its own process is to find the same one."""
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What is known of an opened file: see Session."""
+
+    signature: Signature
+    input_scales: Mapping[str, Scale]
+    output_scales: Mapping[str, Scale]
+    precision: str
+    load_ms: float
+
+
 class CrashError(UnavailableError):
     """The process of a session ended by itself."""
 
@@ -42,11 +55,9 @@ class Apart:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.version = ""
-        self.load_ms = 0.0
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mh_edge.runtimes.worker"],
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-P", "-m", "mh_edge.runtimes.worker", device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -55,6 +66,11 @@ class Apart:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), *sys.path)))},
         )
 
+    def load(self) -> str:
+        """Wait until the runtime is imported, which begins with the process -> its name and version."""
+        found = self._ask("load")
+        return f"{found['runtime']} {found['version']}"
+
     def open(
         self,
         path: Path,
@@ -62,18 +78,18 @@ class Apart:
         threads: int | None = None,
         sizes: Mapping[str, int] | None = None,
         settings: Mapping[str, str] | None = None,
-    ) -> Signature:
-        """Open the file -> its signature. Sets `version`, of the runtime, and `load_ms`."""
+    ) -> Opened:
+        """Open the file."""
         found = self._ask(
-            "open",
-            device=self.device,
-            path=str(path),
-            threads=threads,
-            sizes=dict(sizes or {}),
-            settings=dict(settings or {}),
+            "open", path=str(path), threads=threads, sizes=dict(sizes or {}), settings=dict(settings or {})
         )
-        self.version, self.load_ms = found["version"], found["load_ms"]
-        return Signature.from_json(found["signature"])
+        return Opened(
+            Signature.from_json(found["signature"]),
+            {name: Scale(**scale) for name, scale in found["input_scales"].items()},
+            {name: Scale(**scale) for name, scale in found["output_scales"].items()},
+            found["precision"],
+            found["load_ms"],
+        )
 
     def run(self, feeds: Path, outputs: Path) -> None:
         """Run the arrays of an .npz -> an .npz of outputs by name."""
@@ -106,10 +122,10 @@ class Apart:
         return found
 
     def _ask(self, do: str, **what: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 - pipes were asked for
+        stdin, stdout = self._pipes
         try:
-            print(dumps({"do": do} | what), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline()
+            print(dumps({"do": do} | what), file=stdin, flush=True)
+            line = stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
@@ -129,16 +145,23 @@ class Apart:
         words = f": {lines[-1]}" if lines else ", without a word"
         return CrashError(f"the process of the device {self.device!r} was ended {how}{words}")
 
+    @property
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise RuntimeError("the process has no pipes")
+        return stdin, stdout
+
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 - pipes were asked for
+        stdin, stdout = self._pipes
         try:
-            self._process.stdin.close()
+            stdin.close()
             self._process.wait(QUIT_SECONDS)
         except (BrokenPipeError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        stdout.close()
         self._said.close()
 
     def __enter__(self) -> Self:

@@ -1,5 +1,5 @@
-"""What every runtime adapter is: a device's name and packages, a file opened on it, run(feeds) -> outputs, and the truth
-about where that ran; the checks of the feeds live here.
+"""What every runtime adapter is: a device's name and packages, a file opened on it, run(feeds) -> outputs, and the
+truth about where that ran; the checks of the feeds live here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class Scale:
     scale: float
     zero_point: int
     dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"scale": self.scale, "zero_point": self.zero_point, "dtype": self.dtype}
 
     def integers(self, numbers: np.ndarray) -> np.ndarray:
         """q = round(x / scale) + zero_point, cut to what the dtype holds."""
@@ -72,6 +75,11 @@ class Session(ABC):
     arithmetic: ClassVar[str] = "float32"
     """The numbers in which it computes a float32 file: "float16" where it rounds to those."""
 
+    precision: str
+    """The coarsest numbers in which this file is computed there: "float32", "float16" or "integers" (scaled ones).
+    Starts as `arithmetic`; `_open` says otherwise for a file of coarser numbers.
+    """
+
     def __init__(
         self,
         path: str | Path,
@@ -86,6 +94,7 @@ class Session(ABC):
         self.settings = dict(settings or {})
         self.input_scales: Mapping[str, Scale] = {}
         self.output_scales: Mapping[str, Scale] = {}
+        self.precision = self.arithmetic
         _require_file(self.path)
         self.load()
         self._read_beside()
@@ -102,7 +111,7 @@ class Session(ABC):
         lacks what the device needs, as far as that shows without opening a file.
         """
 
-    def _read_beside(self) -> None:
+    def _read_beside(self) -> None:  # noqa: B027 - most have nothing to read
         """Read what lies beside the file (its manifest): what is no part of the time that opening takes."""
 
     @abstractmethod

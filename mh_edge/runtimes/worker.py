@@ -1,5 +1,5 @@
-"""A session in a process of its own, as a program: requests on standard input, answers on standard output, each one
-line of JSON. `mh_edge.runtimes.apart` is the other end.
+"""A device's session in a process of its own, as a program: `python -m mh_edge.runtimes.worker DEVICE`. Requests come
+on standard input, answers go to standard output, each one line of JSON. `mh_edge.runtimes.apart` is the other end.
 
 A runtime that crashes takes this process with it and no other; its memory, its threads and the settings that it takes
 from the first session of a process are its own.
@@ -7,6 +7,7 @@ from the first session of a process are its own.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -32,25 +33,31 @@ BATCH_SECONDS = 0.02
 class Worker:
     """The requests by name: each method takes plain data and gives plain data."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self._device = device
         self._session: Session | None = None
         self._before: int | None = None
         self._call: Callable[[], object] = lambda: None
         self._feeds: dict[str, Any] = {}
 
-    def open(
-        self, device: str, path: str, threads: int | None, sizes: dict[str, int], settings: dict[str, str]
-    ) -> dict[str, Any]:
-        """Open the file -> signature, version of the runtime, how long it took."""
-        found = adapter(device)
-        version = found.load()
+    def load(self) -> dict[str, Any]:
+        """Import the runtime -> its name and version."""
+        found = adapter(self._device)
+        return {"runtime": found.runtime, "version": found.load()}
+
+    def open(self, path: str, threads: int | None, sizes: dict[str, int], settings: dict[str, str]) -> dict[str, Any]:
+        """Open the file -> signature, scales, how long it took."""
+        found = adapter(self._device)
+        found.load()
         gc.collect()
         self._before = resident()
-        self._session = found(path, threads=threads, sizes=sizes, settings=settings)
+        session = self._session = found(path, threads=threads, sizes=sizes, settings=settings)
         return {
-            "signature": self._session.signature.to_json(),
-            "version": version,
-            "load_ms": 1e3 * self._session.load_seconds,
+            "signature": session.signature.to_json(),
+            "input_scales": {name: scale.to_json() for name, scale in session.input_scales.items()},
+            "output_scales": {name: scale.to_json() for name, scale in session.output_scales.items()},
+            "precision": session.precision,
+            "load_ms": 1e3 * session.load_seconds,
         }
 
     def run(self, feeds: str, outputs: str) -> dict[str, Any]:
@@ -76,6 +83,8 @@ class Worker:
         end = time.perf_counter() + seconds
         cost = _timed(self._call)
         before = None
+        if cost > seconds:
+            return {"ms": 1e3 * cost, "steady": False}
         while True:
             calls = max(1, min(1000, int(BATCH_SECONDS / max(cost, 1e-6))))
             cost = median(_timed(self._call) for _ in range(calls))
@@ -119,11 +128,13 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def serve() -> None:
+def serve(device: str) -> None:
     """Answer requests until standard input ends. Whatever a runtime prints does not get among the answers."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker()
+    worker = Worker(device)
+    with contextlib.suppress(Exception):
+        worker.load()  # before it is asked for; if it fails it will say so then
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -137,4 +148,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

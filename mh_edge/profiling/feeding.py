@@ -1,0 +1,141 @@
+"""The inputs that artifacts are compared and timed on: drawn from the signature, or the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mh_edge.errors import InputError, UsageError
+from mh_edge.runtimes.base import Scale, check_feeds
+from mh_edge.signature import Signature
+from mh_edge.verification.feeds import Spec, build
+
+Arrays = Mapping[str, np.ndarray]
+
+BATCH, SEQUENCE = 1, 64
+"""Free sizes where none are asked for."""
+
+SPECS = (("normal", "none"), ("normal", "right"), ("normal", "none"))
+"""Values and mask of the feeds that are drawn; the first one is timed."""
+
+FEEDS = len(SPECS)
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes asked for. batch: of the first axis, sequence: of every size called 'sequence' or '..._sequence'. dims:
+    of any free size, by name.
+    """
+
+    batch: int | None = None
+    sequence: int | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+    def bind(self, signature: Signature) -> dict[str, int]:
+        """A number for each free size. Raises UsageError for a size that is not free."""
+        free = signature.free_dims()
+        first = [tensor.shape[0] for tensor in signature.inputs if tensor.shape]
+        batches = {dim for dim in first if isinstance(dim, str)}
+        bound = {}
+        for name in free:
+            if name in self.dims:
+                bound[name] = self.dims[name]
+            elif name in batches:
+                bound[name] = self.batch or BATCH
+            else:
+                bound[name] = self.sequence or SEQUENCE
+        fixed = set(first) - batches
+        if self.batch is not None and not batches and fixed != {self.batch}:
+            raise UsageError(
+                f"--batch {self.batch} was asked for, and the file takes {', '.join(map(str, fixed)) or 'no batch'}.",
+                "Export it with another --batch, or leave the option away.",
+            )
+        if unknown := [name for name in self.dims if name not in free]:
+            raise UsageError(
+                f"--dim {unknown[0]}={self.dims[unknown[0]]} names a size that is not free in the file.",
+                f"Free are: {', '.join(free) or 'none'}.",
+            )
+        return bound
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """timed: the feed that is timed. checks: those that are compared, the timed one first. batch: samples in it, None
+    where the inputs have no first axis in common. sizes: free size -> number. source: in words.
+    """
+
+    checks: tuple[Arrays, ...]
+    batch: int | None
+    sizes: Mapping[str, int]
+    source: str
+
+    @property
+    def timed(self) -> Arrays:
+        return self.checks[0]
+
+
+def drawn(signature: Signature, sizes: Sizes, scales: Mapping[str, Scale]) -> Feeds:
+    """Normal numbers, ids below the vocabulary, no step masked in the feed that is timed; always the same ones."""
+    bound = sizes.bind(signature)
+    floats = _unscaled(signature, scales)
+    specs = [Spec(values, mask, tuple(bound.items()), (SEED, turn)) for turn, (values, mask) in enumerate(SPECS)]
+    checks = tuple(_scaled(build(floats, spec).arrays, scales) for spec in specs)
+    return Feeds(checks, _batch(checks[0]), bound, "drawn at random, no step masked")
+
+
+def given(arrays: Arrays, signature: Signature, sizes: Sizes, scales: Mapping[str, Scale], source: str) -> Feeds:
+    """The first samples of the user's arrays, as many as a call takes, and the next ones for the comparison.
+
+    Raises InputError where they do not fit the signature, or hold fewer samples than a call takes.
+    """
+    arrays = _scaled(arrays, scales)
+    first = {tensor.shape[0] for tensor in signature.inputs if tensor.shape}
+    count = _batch(arrays)
+    if len(first) != 1 or count is None:
+        check_feeds(signature, arrays, "the artifact")
+        return Feeds((arrays,), None, _seen(signature, arrays), source)
+    (size,) = first
+    step = size if isinstance(size, int) else (sizes.batch or BATCH)
+    if count < step:
+        raise InputError(
+            f"{source} holds {count} samples, and a call takes {step}.", "Give more, or a smaller --batch."
+        )
+    starts = range(0, min(count - step + 1, FEEDS * step), step)
+    checks = tuple({name: array[start : start + step] for name, array in arrays.items()} for start in starts)
+    check_feeds(signature, checks[0], "the artifact")
+    return Feeds(checks, step, _seen(signature, checks[0]), source)
+
+
+def _batch(arrays: Arrays) -> int | None:
+    """Samples in a feed: the first axis, where all inputs have the same."""
+    sizes = {array.shape[0] if array.ndim else None for array in arrays.values()}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _seen(signature: Signature, arrays: Arrays) -> dict[str, int]:
+    return {
+        dim: size
+        for tensor in signature.inputs
+        for dim, size in zip(tensor.shape, arrays[tensor.name].shape, strict=True)
+        if isinstance(dim, str)
+    }
+
+
+def _unscaled(signature: Signature, scales: Mapping[str, Scale]) -> Signature:
+    """The signature with float32 where integers stand for other numbers."""
+    from dataclasses import replace
+
+    inputs = tuple(replace(one, dtype="float32") if one.name in scales else one for one in signature.inputs)
+    return replace(signature, inputs=inputs)
+
+
+def _scaled(arrays: Arrays, scales: Mapping[str, Scale]) -> dict[str, np.ndarray]:
+    """Floats as the integers that stand for them."""
+    return {
+        name: scales[name].integers(array) if name in scales and array.dtype.kind == "f" else array
+        for name, array in arrays.items()
+    }

@@ -1,0 +1,230 @@
+"""Timing rows in turn: in each of several openings every file is opened in a process of its own, and all are called in
+short bursts, one after the other, in an order that is drawn anew each time.
+
+So whatever happens to the machine happens to all of them; one process runs at a time, and the first row runs twice, as
+its own control.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from mh_edge.errors import MhEdgeError, NotEqualError, UnavailableError
+from mh_edge.openings import OPENINGS
+from mh_edge.profiling.result import Agreement, Failure
+from mh_edge.runtimes.apart import Apart, Opened
+from mh_edge.runtimes.placement import OpTime, Placement
+
+BURSTS = 10
+"""In how many bursts the calls of an opening are made, where there are so many calls."""
+
+WARM_SECONDS = 0.5
+"""The longest warm-up of a row in each opening."""
+
+SETTLE_SECONDS = 0.02
+"""The threads of a runtime go on looking for work for a while after a call; so long is waited before the next row runs
+where there are several.
+"""
+
+OP_CALLS = 50
+OP_SECONDS = 1.0
+"""Operations are timed in so many calls, or as many as take so long."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row to time. sizes: free sizes, fixed. settings: the device's own. feeds: .npz of the feed that is timed.
+    fallback: whether what does not run on the device whole is timed. compare(session, opened): whether its numbers are
+    right. ops: whether its operations are timed, too.
+    """
+
+    device: str
+    artifact: Path
+    threads: int | None
+    sizes: Mapping[str, int]
+    settings: Mapping[str, str]
+    feeds: Path
+    fallback: bool
+    compare: Callable[[Apart, Opened], Agreement]
+    ops: bool
+
+
+@dataclass
+class Times:
+    """What the openings of a row gave, one entry each. ms: of each call. control: the same of its second session, of
+    the first row alone.
+    """
+
+    runtime: str = ""
+    load_ms: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
+    memory: list[int | None] = field(default_factory=list)
+    ms: list[list[float]] = field(default_factory=list)
+    control: list[list[float]] = field(default_factory=list)
+    steady: bool = True
+    placement: Placement | None = None
+    agreement: Agreement | None = None
+    ops: tuple[OpTime, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass
+class _Live:
+    """A row in an opening. ms: of a call when it was warm."""
+
+    job: Job
+    times: Times
+    session: Apart
+    control: bool
+    ms: float = 0.0
+    found: list[float] = field(default_factory=list)
+
+
+def measure(jobs: Sequence[Job], *, seconds: float, runs: int | None, on_opening: Callable[[int], None]) -> list[Times]:
+    """Time the jobs. seconds: of timed calls for each, in all openings together. runs: so many calls instead.
+    on_opening: is told the number of each opening.
+    """
+    order = random.Random(0)  # noqa: S311 - an order, no secret
+    found = [Times() for _ in jobs]
+    for opening in range(OPENINGS):
+        on_opening(opening)
+        with ExitStack() as stack:
+            live = list(_opened(jobs, found, order, opening, stack))
+            for one in live:
+                _guarded(one, _warm)
+            _calls([one for one in live if one.times.failure is None], order, seconds / OPENINGS, runs)
+            for one in live:
+                if one.times.failure is None:
+                    _guarded(one, partial(_finish, last=opening == OPENINGS - 1))
+    return found
+
+
+def failure(error: MhEdgeError) -> Failure:
+    """The error as a row shows it."""
+    return Failure(error.kind, error.message, error.hint, error.exit_code)
+
+
+def _opened(
+    jobs: Sequence[Job], found: Sequence[Times], order: random.Random, opening: int, stack: ExitStack
+) -> Iterator[_Live]:
+    """The rows that can be timed, each opened; the first of them twice."""
+    rows = [(job, times) for job, times in zip(jobs, found, strict=True) if times.failure is None]
+    # All import their runtimes now, at once; none is opened before that is over.
+    started = [_Live(job, times, stack.enter_context(Apart(job.device)), False) for job, times in rows]
+    for one in order.sample(started, len(started)):
+        _guarded(one, _load)
+    for one in order.sample(started, len(started)):
+        _guarded(one, partial(_open, check=opening == 0))
+    working = [one for one in started if one.times.failure is None]
+    yield from working
+    if working:
+        first = working[0]
+        control = _Live(first.job, first.times, stack.enter_context(Apart(first.job.device)), True)
+        _guarded(control, partial(_open, check=False))
+        yield control
+
+
+def _guarded(one: _Live, do: Callable[[_Live], None]) -> None:
+    """An error is that row's, and the others go on."""
+    if one.times.failure is not None:
+        return
+    try:
+        do(one)
+    except MhEdgeError as error:
+        one.times.failure = failure(error)
+
+
+def _load(one: _Live) -> None:
+    one.times.runtime = one.session.load()
+
+
+def _open(one: _Live, *, check: bool) -> None:
+    job, session = one.job, one.session
+    opened = session.open(job.artifact, threads=job.threads, sizes=job.sizes, settings=job.settings)
+    first = session.prepare(job.feeds)
+    if check:
+        one.times.placement = session.placement()
+        _require_placed(job, one.times.placement)
+        one.times.agreement = job.compare(session, opened)
+        _require_equal(job, one.times.agreement)
+    if not one.control:
+        one.times.load_ms.append(opened.load_ms)
+        one.times.first_ms.append(first)
+
+
+def _require_placed(job: Job, placement: Placement) -> None:
+    if placement.whole or job.fallback:
+        return
+    others = ", ".join(
+        f"{one.op}×{one.count}" + (f" ({one.reason})" if one.reason else "") for one in placement.fallbacks
+    )
+    where = " and ".join(sorted({one.where for one in placement.fallbacks})) or "something else"
+    part = (
+        f"{placement.nodes - placement.on_device} of its {placement.nodes} nodes ran"
+        if placement.on_device
+        else "it ran"
+    )
+    raise UnavailableError(
+        f"{str(job.artifact)!r} fell back from {job.device!r}: {part} on {where}{': ' if others else ''}{others}.",
+        "It is not timed. --allow-fallback times it all the same, and says so.",
+    )
+
+
+def _require_equal(job: Job, found: Agreement) -> None:
+    if found.equal is not False:
+        return
+    if found.error is None:
+        what = found.why
+    else:
+        what = (
+            f"{found.at} is {found.got:.6g}, expected {found.expected:.6g} as {found.reference!r} gives it; "
+            f"the difference is {found.error:.2g} of the largest number, and {found.allowed:.2g} is allowed"
+        )
+    raise NotEqualError(
+        f"the numbers of {str(job.artifact)!r} on {job.device!r} are wrong: {what}.",
+        "It is not timed. Run it elsewhere, or look for the operation with --ops and other files.",
+    )
+
+
+def _warm(one: _Live) -> None:
+    one.ms, steady = one.session.warm(WARM_SECONDS)
+    one.times.steady = one.times.steady and steady
+
+
+def _calls(live: Sequence[_Live], order: random.Random, seconds: float, runs: int | None) -> None:
+    """The timed calls of an opening."""
+    wanted = {id(one): _wanted(one.ms, seconds, runs) for one in live}
+    for turn in range(BURSTS):
+        for one in order.sample(list(live), len(live)):
+            total = wanted[id(one)]
+            count = total * (turn + 1) // BURSTS - total * turn // BURSTS
+            if count:
+                if one.job.threads != 1:
+                    time.sleep(SETTLE_SECONDS)
+                _guarded(one, partial(_burst, count=count))
+
+
+def _burst(one: _Live, count: int) -> None:
+    one.found.extend(one.session.calls(count))
+
+
+def _wanted(ms: float, seconds: float, runs: int | None) -> int:
+    """Calls in an opening."""
+    return max(1, math.ceil(runs / OPENINGS) if runs is not None else int(1e3 * seconds / ms))
+
+
+def _finish(one: _Live, *, last: bool) -> None:
+    if one.control:
+        one.times.control.append(one.found)
+        return
+    one.times.ms.append(one.found)
+    one.times.memory.append(one.session.memory())
+    if last and (one.job.ops or not (one.times.placement and one.times.placement.whole)):
+        one.times.ops = one.session.op_times(max(1, min(OP_CALLS, int(1e3 * OP_SECONDS / one.ms))))
