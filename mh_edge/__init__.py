@@ -4,6 +4,7 @@
     mh_edge.export("model.keras", "out", formats=("onnx", "tflite"))   # convert, prove, then write: all or nothing
     mh_edge.verify("model.keras", "out/model.onnx")                    # the proof alone: reference, then what to prove
     mh_edge.quantize("out/model.onnx", scheme="int8", calibration="calib.npz")    # smaller, and what it lost
+    mh_edge.profile(["out/model.onnx"], ["cpu"])                       # how fast it runs there, and whether it does
     mh_edge.inspect("out/model.onnx")                                  # signature, operations, size
     mh_edge.devices()                                                  # what this machine can really run
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mh_edge.models import load_model as load_model
     from mh_edge.models import load_weights as load_weights
     from mh_edge.models import upgrade as upgrade
+    from mh_edge.profiling import Profile as Profile
+    from mh_edge.profiling import profile as profile
     from mh_edge.quantization import Quantization as Quantization
     from mh_edge.quantization import quantize as quantize
     from mh_edge.rulecheck import RuleCheck as RuleCheck
@@ -42,6 +45,7 @@ _HOMES = {
     "Artifact": "mh_edge.artifact",
     "Case": "mh_edge.rules",
     "ExportResult": "mh_edge.exporting",
+    "Profile": "mh_edge.profiling",
     "Quantization": "mh_edge.quantization",
     "RuleCheck": "mh_edge.rulecheck",
     "Verification": "mh_edge.verification",
@@ -51,6 +55,7 @@ _HOMES = {
     "inspect": "mh_edge.inspection",
     "load_model": "mh_edge.models",
     "load_weights": "mh_edge.models",
+    "profile": "mh_edge.profiling",
     "quantize": "mh_edge.quantization",
     "rule": "mh_edge.rules",
     "upgrade": "mh_edge.models",

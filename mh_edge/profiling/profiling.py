@@ -48,7 +48,7 @@ def profile(
     feeds: str | Path | None = None,
     runs: int | None = None,
     seconds: float = SECONDS,
-    allowed: float | None = None,
+    rtol: float | None = None,
     allow_fallback: bool = False,
     ops: bool = False,
     settings: Mapping[str, Mapping[str, str]] | None = None,
@@ -57,14 +57,14 @@ def profile(
     """Latency, placement and numbers of artifacts (.onnx, .tflite) on devices (`mh_edge.devices` lists them).
 
     Before a row is timed, it is asked where its nodes ran, and its outputs are compared with the CPU's on the same
-    feeds: max |device - cpu| / max |cpu| <= allowed for each output. What is wrong is not timed, and what ran
+    feeds: max |device - cpu| / max |cpu| <= rtol for each output. What is wrong is not timed, and what ran
     elsewhere, wholly or in part, only where allow_fallback is true or no device was named. All rows are timed in turn,
     in several openings of the files (`mh_edge.openings` says why).
 
     devices: names; the plain CPU runtime of each file's format where there are none. baseline: a Keras model file to
     time beside them. threads: of each runtime, None for its own choice. batch, sequence, dims: free sizes. feeds: .npz
     of real inputs by name, in place of drawn ones. runs: timed calls of each row, in place of `seconds` of them.
-    allowed: instead of what `mh_edge.profiling.agreement.ALLOWED` says. ops: time the operations, too. settings:
+    rtol: instead of what `mh_edge.profiling.agreement.ALLOWED` says. ops: time the operations, too. settings:
     {device: {key: value}}.
 
     Raises UsageError and InputError for what cannot be begun; what goes wrong with one row is in that row.
@@ -77,7 +77,7 @@ def profile(
     with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder:
         cases = _cases(asked, wanted, threads, Path(folder), on_step)
         jobs = {
-            pair: _job(pair, case, threads, settings or {}, allowed, allow_fallback, ops)
+            pair: _job(pair, case, threads, settings or {}, rtol, allow_fallback, ops)
             for pair in asked
             if isinstance(case := cases[pair.artifact], Case)
         }
@@ -86,7 +86,7 @@ def profile(
             pair = Pair(Path(baseline), BASELINE, True)
             cases[pair.artifact] = replace(ready[0], bytes=pair.artifact.stat().st_size, quantized=None)
             jobs[pair] = replace(
-                _job(pair, ready[0], threads, settings or {}, allowed, allow_fallback, ops), compare=_not_compared
+                _job(pair, ready[0], threads, settings or {}, rtol, allow_fallback, ops), compare=_not_compared
             )
             asked += (pair,)
         measured = measure(
@@ -139,7 +139,7 @@ def _job(
     case: Case,
     threads: int | None,
     settings: Mapping[str, Mapping[str, str]],
-    allowed: float | None,
+    rtol: float | None,
     allow_fallback: bool,
     ops: bool,
 ) -> Job:
@@ -151,13 +151,13 @@ def _job(
         settings=settings.get(pair.device, {}),
         feeds=case.files[0],
         fallback=allow_fallback or not pair.named,
-        compare=partial(_compared, case, allowed),
+        compare=partial(_compared, case, rtol),
         ops=ops,
     )
 
 
-def _compared(case: Case, allowed: float | None, session: Apart, opened: Opened) -> Agreement:
-    return case.compare(session, opened, allowed)
+def _compared(case: Case, rtol: float | None, session: Apart, opened: Opened) -> Agreement:
+    return case.compare(session, opened, rtol)
 
 
 def _not_compared(session: Apart, opened: Opened) -> Agreement:
@@ -172,9 +172,8 @@ def _row(pair: Pair, case: Case | MhEdgeError, times: Times | None, ops: bool) -
     row = replace(bare, bytes=case.bytes, batch=case.batch, quantized=case.quantized)
     if times is None:
         return row
-    row = replace(
-        row, runtime=times.runtime, placement=times.placement, agreement=times.agreement, failure=times.failure
-    )
+    placement = None if pair.device == BASELINE else times.placement
+    row = replace(row, runtime=times.runtime, placement=placement, agreement=times.agreement, failure=times.failure)
     if times.failure is not None:
         return row
     grown = [one for one in times.memory if one is not None]
@@ -186,7 +185,7 @@ def _row(pair: Pair, case: Case | MhEdgeError, times: Times | None, ops: bool) -
         memory=int(np.median(grown)) if grown else None,
         time_share=_time_share(times),
         ops=times.ops if ops else (),
-        notes=() if times.steady else ("its times did not become steady while it warmed up",),
+        notes=times.notes if times.steady else (*times.notes, "its times did not become steady while it warmed up",),
     )
 
 

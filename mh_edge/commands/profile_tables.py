@@ -1,0 +1,135 @@
+"""How a profile is shown to people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mh_edge.commands import tables
+from mh_edge.units import digits, duration, human_bytes, percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mh_edge.profiling import Profile
+    from mh_edge.profiling.result import Agreement, Row
+
+NOTHING = "-"
+
+
+def show(console: Console, found: Profile) -> None:
+    """How fast, then where and whether right, then what failed and what else must be known."""
+    timed = [row for row in found.rows if row.latency is not None]
+    if timed:
+        headers = ("file", "device", "p50", "p90", "p99", "ratio to the first", "samples/s")
+        tables.show(console, headers, [_speed(row) for row in timed])
+        console.print()
+    headers = ("file", "device", "ran there", "numbers", "size", "load", "first run", "memory")
+    tables.show(console, headers, [_proof(row) for row in found.rows])
+    console.print()
+    for row in found.rows:
+        for line in _remarks(row):
+            console.print(f"{row.artifact} on {row.device}: {line}")
+    for line in _circumstances(found):
+        console.print(line)
+
+
+def _speed(row: Row) -> tuple[str, ...]:
+    latency, ratio = row.latency, row.ratio
+    if latency is None or ratio is None:
+        return (row.artifact, row.device, *[NOTHING] * 5)
+    low, high = latency.interval
+    return (
+        row.artifact,
+        row.device,
+        f"{duration(latency.p50)} ±{percent((high - low) / (2 * latency.p50))}",
+        NOTHING if latency.p90 is None else duration(latency.p90),
+        NOTHING if latency.p99 is None else duration(latency.p99),
+        _ratio(row),
+        NOTHING if row.throughput is None else digits(row.throughput),
+    )
+
+
+def _ratio(row: Row) -> str:
+    ratio = row.ratio
+    if ratio is None:
+        return NOTHING
+    if ratio.interval == (1.0, 1.0):
+        return "1"
+    low, high = ratio.interval
+    word = "within the noise" if not ratio.differs else "slower" if ratio.ratio > 1 else "faster"
+    return f"{ratio.ratio:.2f} ({low:.2f}-{high:.2f}) {word}"
+
+
+def _proof(row: Row) -> tuple[str, ...]:
+    return (
+        row.artifact,
+        row.device,
+        _placed(row),
+        _numbers(row.agreement),
+        NOTHING if row.bytes is None else human_bytes(row.bytes),
+        NOTHING if row.load_ms is None else duration(row.load_ms),
+        NOTHING if row.first_ms is None else duration(row.first_ms),
+        NOTHING if row.memory is None else human_bytes(row.memory),
+    )
+
+
+def _placed(row: Row) -> str:
+    """`85 of 89 nodes, 1 partition, 97.0% of the time`."""
+    placement = row.placement
+    if placement is None:
+        return NOTHING
+    if placement.whole and placement.partitions <= 1:
+        return f"all {placement.nodes} nodes"
+    parts = [f"{placement.on_device} of {placement.nodes} nodes"]
+    if placement.on_device:
+        parts.append(f"{placement.partitions} partition{'s' if placement.partitions > 1 else ''}")
+    if row.time_share is not None and row.fell_back:
+        parts.append(f"{percent(row.time_share)} of the time")
+    return ", ".join(parts)
+
+
+def _numbers(agreement: Agreement | None) -> str:
+    if agreement is None:
+        return NOTHING
+    if agreement.equal is None:
+        return "not compared"
+    if agreement.error is None:
+        return "WRONG"
+    to = f", to {agreement.error:.1e}" if agreement.error else ""
+    return f"{'as' if agreement.equal else 'WRONG, not as'} {agreement.reference}{to}"
+
+
+def _remarks(row: Row) -> list[str]:
+    lines = []
+    if row.failure is not None:
+        lines.append(f"FAILED: {row.failure.message} {row.failure.hint}".rstrip())
+    elif row.fell_back and row.placement is not None:
+        for one in row.placement.fallbacks:
+            times = f"×{one.count}" if one.count > 1 else ""
+            lines.append(f"{one.op}{times} ran on {one.where}{f': {one.reason}' if one.reason else ''}")
+    return [*lines, *row.notes]
+
+
+def _circumstances(found: Profile) -> list[str]:
+    """What the figures hold for."""
+    threads = {None: "as many threads as each runtime likes", 1: "1 thread"}.get(
+        found.threads, f"{found.threads} threads"
+    )
+    sizes = "".join(f", {name} {size}" for name, size in found.sizes.items())
+    calls = sum(row.latency.calls for row in found.rows if row.latency is not None)
+    lines = (
+        [f"{threads}{sizes}; inputs {found.feeds}; {calls} calls in {found.openings} openings of each file."]
+        if calls
+        else []
+    )
+    if found.noise is not None:
+        lines.append(
+            f"Noise: the first row, run twice in turn with the others, differed from itself by up to a factor of "
+            f"{found.noise:.2f}; a smaller difference is none. Intervals are of 95 %."
+        )
+    machine = found.machine
+    lines.append(
+        f"On {machine['processor']}, {machine['cores']} cores, {machine['system']}"
+        + (f", load {machine['load']} at the start." if "load" in machine else ".")
+    )
+    return lines
