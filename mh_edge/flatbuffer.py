@@ -76,10 +76,10 @@ def _ops(model: Any, schema: Any, size: int) -> Iterator[tuple[str, str]]:
     for graph in _items(model.SubgraphsLength(), model.Subgraphs, size):
         for operator in _items(graph.OperatorsLength(), graph.Operators, size):
             made = graph.Tensors(operator.Outputs(0)).Name() if operator.OutputsLength() else b""
-            yield names[operator.OpcodeIndex()], _rule(made.decode())
+            yield names[operator.OpcodeIndex()], rule_of(made.decode())
 
 
-def _rule(tensor: str) -> str:
+def rule_of(tensor: str) -> str:
     """The innermost scope `mh_edge.<rule>` in the name of a tensor; the converter joins the names of what it fused."""
     return next((found[1] for found in reversed(list(_SCOPE.finditer(tensor.split(";")[0])))), "")
 

@@ -4,15 +4,12 @@ how much memory it needs.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,8 @@ from mh_edge.errors import InputError, UnavailableError
 from mh_edge.flatbuffer import read_tables
 from mh_edge.packages import require, version
 from mh_edge.runtimes.base import Scale, Session, first_line
+from mh_edge.runtimes.lite.file import refuse_settings
+from mh_edge.runtimes.lite.printed import printed
 from mh_edge.runtimes.placement import Placement
 from mh_edge.signature import Signature, Tensor
 
@@ -86,10 +85,12 @@ class MicroSession(Session):
         require("tflite_micro", cls.extra, f"the device {cls.device!r}")
         return version(cls.packages[0]) or ""
 
-    def _open(self) -> Signature:
+    def _read_beside(self) -> None:
+        refuse_settings(self)
         self._module = require("tflite_micro", EXTRA, f"running {self.path} in {self.runtime}").runtime
-        signature = read_tables(self.path, self._module.schema_fb).signature
-        for tensor in signature.inputs:
+        tables = read_tables(self.path, self._module.schema_fb)
+        self._told, self._nodes = tables.signature, len(tables.ops)
+        for tensor in self._told.inputs:
             if any(isinstance(dim, str) for dim in tensor.shape):
                 raise MicroError(
                     self.path,
@@ -101,10 +102,15 @@ class MicroSession(Session):
         model = self._module.convert_bytearray_to_object(self._content)
         self._inputs, self._outputs = self._places(model)
         self._enough = len(self._content) * ARENA_PER_BYTE + ARENA_BESIDE + _tensor_bytes(model)
+        if any(tensor.quantization and tensor.quantization.scale is not None for tensor in model.subgraphs[0].tensors):
+            self.precision = "integers"
+
+    def _open(self) -> Signature:
         self._interpreter = self._made()
-        self.input_scales = _scales(signature.inputs, map(self._interpreter.get_input_details, self._inputs))
-        self.output_scales = _scales(signature.outputs, map(self._interpreter.get_output_details, self._outputs))
-        return signature
+        told = self._told
+        self.input_scales = _scales(told.inputs, map(self._interpreter.get_input_details, self._inputs))
+        self.output_scales = _scales(told.outputs, map(self._interpreter.get_output_details, self._outputs))
+        return told
 
     def _places(self, model: Any) -> tuple[list[int], list[int]]:
         """Where each input and output of the signature stands among those of the graph that is run."""
@@ -123,7 +129,7 @@ class MicroSession(Session):
     def _made(self) -> Any:
         """The interpreter, with an arena that is large enough."""
         failed = None
-        with _printed() as said:
+        with printed() as said:
             try:
                 return self._module.Interpreter.from_bytes(self._content, arena_size=self._enough)
             except RuntimeError as error:
@@ -163,7 +169,7 @@ class MicroSession(Session):
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         failed = None
-        with _printed() as said:
+        with printed() as said:
             try:
                 for array, place in zip(feeds.values(), self._inputs, strict=True):
                     self._interpreter.set_input(array, place)
@@ -174,8 +180,20 @@ class MicroSession(Session):
             raise self._unreadable("".join(said) or str(failed)) from failed
         return [np.array(self._interpreter.get_output(place)) for place in self._outputs]
 
+    def _prepared(self, feeds: dict[str, np.ndarray]) -> Callable[[], object]:
+        given = list(zip(feeds.values(), self._inputs, strict=True))
+
+        def call() -> list[np.ndarray]:
+            for array, place in given:
+                self._interpreter.set_input(array, place)
+            self._interpreter.invoke()
+            return [self._interpreter.get_output(place) for place in self._outputs]
+
+        return call
+
     def placement(self) -> Placement:
-        raise NotImplementedError
+        """All of it: this interpreter has nothing to hand over to."""
+        return Placement(self._nodes, self._nodes, 1, (), f"{self.runtime} knows no delegates")
 
     def close(self) -> None:
         del self._interpreter
@@ -194,17 +212,3 @@ def _scales(tensors: Iterable[Tensor], details: Iterable[dict[str, Any]]) -> dic
         for tensor, one in quantized
         if len(one["scales"])
     }
-
-
-@contextlib.contextmanager
-def _printed() -> Iterator[list[str]]:
-    """Within it nothing reaches descriptor 2, where TFLite Micro writes why it failed; the list has it afterwards."""
-    said: list[str] = []
-    with tempfile.TemporaryFile() as lines, open(os.dup(2), "wb") as kept:
-        os.dup2(lines.fileno(), 2)
-        try:
-            yield said
-        finally:
-            os.dup2(kept.fileno(), 2)
-            lines.seek(0)
-            said.append(lines.read().decode(errors="replace"))

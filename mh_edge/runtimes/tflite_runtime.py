@@ -1,18 +1,50 @@
-"""The older package of the same interpreter, for devices that still carry it."""
+"""The older package of the same interpreter, for devices that still carry it: 2.14 was its last release."""
 
 from __future__ import annotations
 
+import sys
+
+from mh_edge.errors import UnavailableError
+from mh_edge.packages import version
 from mh_edge.runtimes.lite.session import LiteSession
 from mh_edge.runtimes.placement import Placement
 
+NEWEST_PYTHON = (3, 11)
+"""The last Python for which it has wheels."""
+
 
 class TfliteRuntimeSession(LiteSession):
-    """A .tflite file in tflite-runtime's interpreter."""
+    """A .tflite file in tflite-runtime's interpreter, with XNNPACK as it was then.
+
+    It refuses operations in a newer version than it knows, and computes wrong numbers, without a word, from weights in
+    int8 with a scale for each channel beside float activations: a file that `quantize` made so is not for this device.
+    """
 
     device = "tflite-runtime"
+    runtime = "TFLite"
     module = "tflite_runtime"
     packages = ("tflite-runtime",)
     extra = "tflite-runtime"
+    delegate = "XNNPACK"
 
     def placement(self) -> Placement:
-        raise NotImplementedError
+        """All of it, because the device is the interpreter; the proof says what its delegate took."""
+        found = super().placement()
+        proof = f"{found.proof}, of which {self.delegate} took {found.on_device} in {found.partitions} parts"
+        return Placement(found.nodes, found.nodes, 1, (), proof)
+
+    @classmethod
+    def load(cls) -> str:
+        numpy = version("numpy") or ""
+        if sys.version_info[:2] > NEWEST_PYTHON:
+            newest, running = (".".join(map(str, pair[:2])) for pair in (NEWEST_PYTHON, sys.version_info))
+            raise UnavailableError(
+                f"tflite-runtime has no wheels for Python {running}, {newest} is the last.",
+                f'python{newest} -m venv tflite && tflite/bin/pip install "mh-edge[{cls.extra}]"',
+            )
+        if version(cls.packages[0]) is not None and not numpy.startswith("1."):
+            raise UnavailableError(
+                f"tflite-runtime {version(cls.packages[0])} was built for numpy 1, and numpy {numpy} is installed.",
+                'pip install "numpy<2"',
+            )
+        return super().load()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from mh_edge.runtimes.lite.session import LiteSession
-from mh_edge.runtimes.placement import Placement
+from mh_edge.runtimes.lite.interpreter import LiteRtSession
 
 
-class XnnpackSession(LiteSession):
-    """A .tflite file in LiteRT's interpreter."""
+class XnnpackSession(LiteRtSession):
+    """A .tflite file in LiteRT's interpreter; operations that XNNPACK does not take run on its built-in kernels."""
 
     device = "xnnpack"
-    module = "ai_edge_litert"
-    packages = ("ai-edge-litert",)
-    extra = "litert"
-
-    def placement(self) -> Placement:
-        raise NotImplementedError
+    delegate = "XNNPACK"
+    kernels = "delegate"

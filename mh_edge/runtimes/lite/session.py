@@ -1,106 +1,47 @@
-"""What all devices of the TFLite interpreter share: the interpreter itself, names, free sizes, foreign operations."""
+"""What all devices of the TFLite interpreter share: the interpreter itself, free sizes, and which operations its
+delegate took.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from mh_edge.errors import InputError
-from mh_edge.packages import require, version
-from mh_edge.runtimes.base import Scale, Session, first_line
-from mh_edge.signature import Dim, Signature, Tensor
+from mh_edge.runtimes.lite.file import LiteFile
+from mh_edge.runtimes.lite.nodes import Node, fallbacks, listed, parts
+from mh_edge.runtimes.lite.reasons import why_not
+from mh_edge.runtimes.placement import Placement
+from mh_edge.signature import Signature
 
-FLATBUFFER_ID = b"TFL3"  # bytes 4 to 8 of every TFLite file
-DEFAULT_SIGNATURE = "serving_default"
+BUILT_IN = "built-in kernels"
+PROOF = "the interpreter's own list of operations"
 
 
-class LiteSession(Session):
-    """A .tflite file in the TFLite interpreter; inputs with free sizes are resized to each feed.
+class LiteSession(LiteFile):
+    """A .tflite file in the TFLite interpreter; inputs with free sizes are resized to each feed."""
 
-    Names are those of the file's signature; a file without one gives the names of its tensors.
-    """
-
-    module: ClassVar[str]
-    """The package that holds the interpreter, "ai_edge_litert"."""
-
-    runtime = "LiteRT"
-    formats = ("tflite",)
-
-    @classmethod
-    def load(cls) -> str:
-        require(f"{cls.module}.interpreter", cls.extra, f"the device {cls.device!r}")
-        return version(cls.packages[0]) or ""
+    resolver: ClassVar[str] = "AUTO"
+    """Which kernels it takes, a name of OpResolverType; AUTO are optimized ones and the default delegate."""
+    delegate: ClassVar[str] = ""
+    """What the device is when it is a delegate of the interpreter; else the interpreter's own kernels are."""
 
     def _open(self) -> Signature:
-        with self.path.open("rb") as file:
-            if file.read(8)[4:] != FLATBUFFER_ID:
-                raise InputError(
-                    f"{self.path} is not a TFLite model: the mark {FLATBUFFER_ID.decode()} of the format is not in it."
-                )
-        module = require(f"{self.module}.interpreter", self.extra, f"running {self.path}")
+        module = self._interpreters()
+        kernels = vars(module.OpResolverType)[self.resolver]
         try:
-            self._interpreter = module.Interpreter(model_path=str(self.path), num_threads=self.threads)
-            self._refuse_foreign_ops()
-            return self._read_details()
-        except (ValueError, RuntimeError) as error:
-            # Names are decoded when they are asked for; those of a damaged file may be no text.
-            raise self._unreadable(error) from error
-
-    def _read_details(self) -> Signature:
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        # A free size stands as 1 in the file, which may be too small to prepare (a convolution wants a kernel's width).
-        free = any(-1 in item["shape_signature"] for item in inputs)
-        if not free:
-            self._interpreter.allocate_tensors()
-        input_names, output_names = self._names(inputs, outputs)
-        self._inputs = dict(zip(input_names, (item["index"] for item in inputs), strict=True))
-        self._outputs = [item["index"] for item in outputs]
-        self.input_scales, self.output_scales = _scales(input_names, inputs), _scales(output_names, outputs)
-        self._shapes = {
-            name: () if free else tuple(int(size) for size in item["shape"])
-            for name, item in zip(input_names, inputs, strict=True)
-        }
-        return Signature(
-            tuple(_tensor(name, item) for name, item in zip(input_names, inputs, strict=True)),
-            tuple(_tensor(name, item) for name, item in zip(output_names, outputs, strict=True)),
-        )
-
-    def _unreadable(self, error: Exception) -> InputError:
-        return InputError(
-            f"{self.path} is not a TFLite model that LiteRT can run: {first_line(error)}",
-            "Check that the file is whole, and convert it again if it is.",
-        )
-
-    def _refuse_foreign_ops(self) -> None:
-        """Flex and custom operations stop the interpreter with a message that names one of them; name them all
-        instead.
-        """
-        # The interpreter has no public list of its operations before it is allocated, and allocating is what fails.
-        names = {operation["op_name"] for operation in self._interpreter._get_ops_details()}
-        if flex := sorted(name for name in names if name.startswith("Flex")):
-            raise InputError(
-                f"{self.path} needs TensorFlow itself on the device for {', '.join(flex)}; LiteRT cannot run it.",
-                "Convert it so that only built-in operations are left; fixed sizes (--batch, --sequence) often help.",
+            self._interpreter = module.Interpreter(
+                model_path=str(self.path), num_threads=self.threads, experimental_op_resolver_type=kernels
             )
-
-    def _names(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        signatures = self._interpreter.get_signature_list()
-        if signatures:
-            key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
-            runner = self._interpreter.get_signature_runner(key)
-            by_input = {item["index"]: name for name, item in runner.get_input_details().items()}
-            by_output: dict[int, list[str]] = {}  # one tensor may be several outputs
-            for name, item in runner.get_output_details().items():
-                by_output.setdefault(item["index"], []).append(name)
-            # A signature of another subgraph than the one that is run has other tensors: its names are not ours.
-            if by_input.keys() == {item["index"] for item in inputs} and by_output.keys() >= {
-                item["index"] for item in outputs
-            }:
-                return [by_input[item["index"]] for item in inputs], [
-                    by_output[item["index"]].pop(0) for item in outputs
-                ]
-        return _tensor_names(inputs), _tensor_names(outputs)
+            self._shapes: dict[str, tuple[int | str, ...]] = dict.fromkeys(self._inputs, ())
+            # A free size stands as 1 in the file, which may be too small to prepare (a convolution wants its width).
+            if not self._told.free_dims():
+                self._interpreter.allocate_tensors()
+                self._shapes = {tensor.name: tensor.shape for tensor in self._told.inputs}
+        except (ValueError, RuntimeError) as error:
+            raise self._unreadable(error) from error
+        return self._told
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:
@@ -114,33 +55,27 @@ class LiteSession(Session):
             for name, array in feeds.items():
                 self._interpreter.set_tensor(self._inputs[name], array)
             self._interpreter.invoke()
-            return [np.array(self._interpreter.get_tensor(index)) for index in self._outputs]
+            return [self._interpreter.get_tensor(index) for index in self._outputs]
         except (ValueError, RuntimeError) as error:
             self._shapes = dict.fromkeys(self._shapes, ())  # what a failed call left behind is prepared anew
             raise self.refuse(error) from error
 
+    def placement(self) -> Placement:
+        """By the entries that the delegate adds to the interpreter's list of operations. Only the main graph has such a
+        list: the body of a loop is its one WHILE.
+        """
+        nodes, taken = self._delegated()
+        inside = {place for part in taken for place in part}
+        if not self.delegate:
+            left = [(nodes[place], "") for place in sorted(inside)]
+            return Placement(len(nodes), len(nodes) - len(left), 1, fallbacks(left, "a delegate"), PROOF)
+        left = [(node, why_not(node)) for place, node in enumerate(nodes) if place not in inside]
+        return Placement(len(nodes), len(inside), len(taken), fallbacks(left, BUILT_IN), PROOF)
+
+    def _delegated(self) -> tuple[Sequence[Node], list[tuple[int, ...]]]:
+        """The operations of the main graph; for each part that a delegate runs, the places of its own among them."""
+        now = listed(self._interpreter)
+        return now[: len(self._nodes)], parts(self._nodes, now[len(self._nodes) :])
+
     def close(self) -> None:
         del self._interpreter
-
-
-def _tensor(name: str, item: dict[str, Any]) -> Tensor:
-    def dim(axis: int, size: int) -> Dim:
-        return size if size >= 0 else f"{name}_dim_{axis}"
-
-    # A file without free sizes has an empty shape_signature.
-    shape = item["shape_signature"] if len(item["shape_signature"]) else item["shape"]
-    return Tensor(name, np.dtype(item["dtype"]).name, tuple(dim(axis, int(size)) for axis, size in enumerate(shape)))
-
-
-def _scales(names: list[str], items: list[dict[str, Any]]) -> dict[str, Scale]:
-    return {
-        name: Scale(float(scale), int(zero_point), np.dtype(item["dtype"]).name)
-        for name, item in zip(names, items, strict=True)
-        for scale, zero_point in [item["quantization"]]
-        if scale and np.issubdtype(item["dtype"], np.integer)
-    }
-
-
-def _tensor_names(items: list[dict[str, Any]]) -> list[str]:
-    """Names of tensors without the decoration that TensorFlow gives them: `serving_default_x:0` -> `x`."""
-    return [item["name"].removeprefix(f"{DEFAULT_SIGNATURE}_").partition(":")[0] for item in items]
