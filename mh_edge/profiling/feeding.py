@@ -90,14 +90,14 @@ def drawn(signature: Signature, sizes: Sizes, scales: Mapping[str, Scale]) -> Fe
 def given(arrays: Arrays, signature: Signature, sizes: Sizes, scales: Mapping[str, Scale], source: str) -> Feeds:
     """The first samples of the user's arrays, as many as a call takes, and the next ones for the comparison.
 
-    Raises InputError where they do not fit the signature, or hold fewer samples than a call takes.
+    Raises InputError where they do not fit the signature, or hold fewer samples than a call takes, UsageError where they
+    have other sizes than were asked for.
     """
     arrays = _scaled(arrays, scales)
     first = {tensor.shape[0] for tensor in signature.inputs if tensor.shape}
     count = _batch(arrays)
     if len(first) != 1 or count is None:
-        check_feeds(signature, arrays, "the artifact")
-        return Feeds((arrays,), None, _seen(signature, arrays), source)
+        return Feeds((arrays,), None, _checked(arrays, signature, sizes, source), source)
     (size,) = first
     step = size if isinstance(size, int) else (sizes.batch or BATCH)
     if count < step:
@@ -106,8 +106,7 @@ def given(arrays: Arrays, signature: Signature, sizes: Sizes, scales: Mapping[st
         )
     starts = range(0, min(count - step + 1, FEEDS * step), step)
     checks = tuple({name: array[start : start + step] for name, array in arrays.items()} for start in starts)
-    check_feeds(signature, checks[0], "the artifact")
-    return Feeds(checks, step, _seen(signature, checks[0]), source)
+    return Feeds(checks, step, _checked(checks[0], signature, sizes, source), source)
 
 
 def _batch(arrays: Arrays) -> int | None:
@@ -116,13 +115,30 @@ def _batch(arrays: Arrays) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _seen(signature: Signature, arrays: Arrays) -> dict[str, int]:
-    return {
+def _checked(arrays: Arrays, signature: Signature, sizes: Sizes, source: str) -> dict[str, int]:
+    """The free sizes of a feed that fits."""
+    check_feeds(signature, arrays, "the artifact")
+    seen = {
         dim: size
         for tensor in signature.inputs
         for dim, size in zip(tensor.shape, arrays[tensor.name].shape, strict=True)
         if isinstance(dim, str)
     }
+    if sizes.sequence is not None or sizes.dims:
+        asked = sizes.bind(signature)
+        if other := [name for name, size in seen.items() if size != asked[name] and name in _named(signature, sizes)]:
+            raise UsageError(
+                f"the size {other[0]!r} was asked to be {asked[other[0]]}, and is {seen[other[0]]} in {source}.",
+                "Leave the option away: sizes come from the feeds.",
+            )
+    return seen
+
+
+def _named(signature: Signature, sizes: Sizes) -> set[str]:
+    """Free sizes that an option other than --batch fixes."""
+    batches = {tensor.shape[0] for tensor in signature.inputs if tensor.shape}
+    rest = set(signature.free_dims()) - batches
+    return set(sizes.dims) | (rest if sizes.sequence is not None else set())
 
 
 def _unscaled(signature: Signature, scales: Mapping[str, Scale]) -> Signature:

@@ -63,6 +63,7 @@ class Times:
     """
 
     runtime: str = ""
+    notes: tuple[str, ...] = ()
     load_ms: list[float] = field(default_factory=list)
     first_ms: list[float] = field(default_factory=list)
     memory: list[int | None] = field(default_factory=list)
@@ -148,6 +149,7 @@ def _load(one: _Live) -> None:
 def _open(one: _Live, *, check: bool) -> None:
     job, session = one.job, one.session
     opened = session.open(job.artifact, threads=job.threads, sizes=job.sizes, settings=job.settings)
+    one.times.notes = opened.notes
     first = session.prepare(job.feeds)
     if check:
         one.times.placement = session.placement()
