@@ -41,7 +41,7 @@ class PluginSession(OrtSession):
     @classmethod
     def _lacking(cls) -> tuple[str, str]:
         """Why the plugin lists no device, or cannot use the one it lists -> and the line that mends it."""
-        return f"{cls.plugin} lists no device on this machine", f"{pip_line(cls.extra)} --force-reinstall"
+        return f"{cls.plugin} offers no device that works on this machine", f"{pip_line(cls.extra)} --force-reinstall"
 
     def _device(self) -> Any:
         """The one of the plugin's devices to use."""
