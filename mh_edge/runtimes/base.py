@@ -21,6 +21,9 @@ from mh_edge.signature import Signature, Tensor
 
 Feeds = Mapping[str, np.ndarray]
 
+PRECISIONS = ("float32", "float16", "integers")
+"""In what numbers a file is computed, from fine to coarse."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -74,6 +77,9 @@ class Session(ABC):
     """A further distribution that it needs beside one of `packages`."""
     arithmetic: ClassVar[str] = "float32"
     """The numbers in which it computes a float32 file: "float16" where it rounds to those."""
+
+    notes: tuple[str, ...] = ()
+    """What must be known of its times, once a file is open: that a simulator made them."""
 
     precision: str
     """The coarsest numbers in which this file is computed there: "float32", "float16" or "integers" (scaled ones).

@@ -130,8 +130,10 @@ def reasons_in(log: str) -> dict[str, str]:
 
 
 @contextmanager
-def overheard() -> Iterator[Callable[[], str]]:
-    """Gives what is written to file descriptor 2 within, which is where ONNX Runtime logs."""
+def overheard(repeat: bool = False) -> Iterator[Callable[[], str]]:
+    """Gives what is written to file descriptor 2 within, which is where ONNX Runtime logs. repeat: write it there
+    afterwards.
+    """
     with tempfile.TemporaryFile() as file:
         before = os.dup(2)
         os.dup2(file.fileno(), 2)
@@ -145,3 +147,5 @@ def overheard() -> Iterator[Callable[[], str]]:
         finally:
             os.dup2(before, 2)
             os.close(before)
+            if repeat:
+                os.write(2, text().encode())

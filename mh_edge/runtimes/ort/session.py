@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from mh_edge.artifact import read_manifest
 from mh_edge.errors import InputError, MhEdgeError, UsageError
 from mh_edge.packages import require
-from mh_edge.runtimes.base import Feeds, Session, first_line
+from mh_edge.runtimes.base import PRECISIONS, Feeds, Session, first_line
 from mh_edge.runtimes.ort import wheels
 from mh_edge.runtimes.ort.placement import (
     PROOF,
@@ -50,6 +51,12 @@ HINTS = {"session.set_denormal_as_zero": ("0", "1")}
 
 SEVERITY_VERBOSE, SEVERITY_WARNING = 0, 2
 SEVERITY_FATAL = 4  # what goes wrong comes back as an exception; ONNX Runtime need not print it as well
+
+INTEGERS = (b"uantizeLinear", b"QLinear", b"MatMulInteger", b"ConvInteger", b"MatMulNBits")
+"""Parts of the names of operations on integers that stand for other numbers."""
+
+TO_FLOAT16 = b"\x0a\x02to\x18\x0a"
+"""The attribute `to` of a Cast to float16, as protobuf writes it: what a file of float16 with inputs of float32 has."""
 
 WARM_CALLS = 3
 """Calls that are not counted among the times of operations: memory is asked for in the first ones."""
@@ -100,6 +107,7 @@ class OrtSession(Session):
                 f"the device {self.device!r} has no setting {unknown[0]!r}.",
                 f"It takes {', '.join(self.takes)}." if self.takes else "It takes none.",
             )
+        self.precision = max(self.precision, _precision(self.path), key=PRECISIONS.index)
         manifest = read_manifest(self.path)
         self._hints = {} if manifest is None else manifest.session_options
 
@@ -134,9 +142,16 @@ class OrtSession(Session):
         try:
             self._session = self._made(self._onnxruntime, self._options(self._onnxruntime))
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-            return Signature(tuple(map(self._tensor, inputs)), tuple(map(self._tensor, outputs)))
+            signature = Signature(tuple(map(self._tensor, inputs)), tuple(map(self._tensor, outputs)))
         except self._errors as error:
             raise self._unreadable(error) from error
+        if any(tensor.dtype == "float16" for tensor in signature.inputs + signature.outputs):
+            self._rounds()
+        return signature
+
+    def _rounds(self) -> None:
+        """Say that it computes in float16, or in numbers as coarse, if in no coarser ones."""
+        self.precision = max(self.precision, "float16", key=PRECISIONS.index)
 
     def _unreadable(self, error: Exception) -> MhEdgeError:
         """What to raise for an error of ONNX Runtime while it opened the file."""
@@ -219,3 +234,13 @@ class OrtSession(Session):
 
     def close(self) -> None:
         del self._session
+
+
+def _precision(path: Path) -> str:
+    """The coarsest numbers in a file, by the operations that it names. Reading its graph would take longer than loading
+    ONNX Runtime.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if any(data.find(name) >= 0 for name in INTEGERS):
+            return "integers"
+        return "float16" if data.find(TO_FLOAT16) >= 0 else "float32"
