@@ -90,8 +90,8 @@ def drawn(signature: Signature, sizes: Sizes, scales: Mapping[str, Scale]) -> Fe
 def given(arrays: Arrays, signature: Signature, sizes: Sizes, scales: Mapping[str, Scale], source: str) -> Feeds:
     """The first samples of the user's arrays, as many as a call takes, and the next ones for the comparison.
 
-    Raises InputError where they do not fit the signature, or hold fewer samples than a call takes, UsageError where they
-    have other sizes than were asked for.
+    Raises InputError where they do not fit the signature, or hold fewer samples than a call takes, UsageError where
+    they have other sizes than were asked for.
     """
     arrays = _scaled(arrays, scales)
     first = {tensor.shape[0] for tensor in signature.inputs if tensor.shape}
