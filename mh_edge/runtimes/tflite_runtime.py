@@ -39,12 +39,12 @@ class TfliteRuntimeSession(LiteSession):
         if sys.version_info[:2] > NEWEST_PYTHON:
             newest, running = (".".join(map(str, pair[:2])) for pair in (NEWEST_PYTHON, sys.version_info))
             raise UnavailableError(
-                f"tflite-runtime has no wheels for Python {running}, {newest} is the last.",
+                f"tflite-runtime has no wheels for Python {running}, {newest} is the last",
                 f'python{newest} -m venv tflite && tflite/bin/pip install "mh-edge[{cls.extra}]"',
             )
         if version(cls.packages[0]) is not None and not numpy.startswith("1."):
             raise UnavailableError(
-                f"tflite-runtime {version(cls.packages[0])} was built for numpy 1, and numpy {numpy} is installed.",
+                f"tflite-runtime {version(cls.packages[0])} was built for numpy 1, and numpy {numpy} is installed",
                 'pip install "numpy<2"',
             )
         return super().load()
