@@ -124,7 +124,7 @@ def _read_onnx(path: Path) -> Content:
         ops=_counted(map(_operation, nodes)),
         made=_made((_rule(node), _operation(node)) for node in nodes),
         rules=_rules(nodes),
-        data=_external_data(model),
+        data=external_data(model),
     )
 
 
@@ -173,7 +173,8 @@ def _onnx_tensor(value: onnx.ValueInfoProto) -> Tensor:
     return Tensor(value.name, dtype, tuple(shape))
 
 
-def _external_data(model: onnx.ModelProto) -> tuple[str, ...]:
+def external_data(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The names of the files beside it in which its weights lie."""
     external = [tensor for tensor in model.graph.initializer if tensor.data_location == tensor.EXTERNAL]
     return tuple(sorted({item.value for tensor in external for item in tensor.external_data if item.key == "location"}))
 

@@ -16,7 +16,8 @@ QUANTILES = 101
 class Latency:
     """Milliseconds of a call. p50, p90, p99: over all calls; None where there were too few calls to tell. interval:
     where p50 of another such run lies in 95 of 100, by how the openings of the file differ. quantiles: 0 %, 1 %,
-    ... 100 %. calls: how many were timed. steady: whether the warm-up ended because times were steady.
+    ... 100 %; empty where they are not known. calls: how many were timed. steady: whether the warm-up ended because
+    times were steady; None where that is not known.
     """
 
     p50: float
@@ -25,7 +26,7 @@ class Latency:
     interval: tuple[float, float]
     quantiles: tuple[float, ...]
     calls: int
-    steady: bool
+    steady: bool | None
 
     def to_json(self) -> dict[str, Any]:
         return {"p50": self.p50, "p90": self.p90, "p99": self.p99}
@@ -82,9 +83,10 @@ class Row:
     some.
 
     batch: samples a call. throughput: samples a second, at that batch, one call after the other. bytes: of the file
-    with its external data. memory: bytes by which the process grew at most while it opened and ran the file, without
-    the import of the runtime. time_share: of the time of all operations, that the device took. fell_back: not all of it
-    ran on the device. quantized: figures of `quantize` from the manifest. notes: what else must be known.
+    with its external data. mean_ms: of all calls, from a device that may tell no percentiles. memory: bytes by which
+    the process grew at most while it opened and ran the file, without the import of the runtime. time_share: of the
+    time of all operations, that the device took. fell_back: not all of it ran on the device. quantized: figures of
+    `quantize` from the manifest. notes: what else must be known.
     """
 
     artifact: str
@@ -93,6 +95,7 @@ class Row:
     bytes: int | None = None
     batch: int | None = None
     latency: Latency | None = None
+    mean_ms: float | None = None
     ratio: Ratio | None = None
     load_ms: float | None = None
     first_ms: float | None = None
@@ -111,9 +114,8 @@ class Row:
 
     @property
     def throughput(self) -> float | None:
-        if self.latency is None or self.batch is None:
-            return None
-        return 1e3 * self.batch / self.latency.p50
+        ms = self.mean_ms if self.latency is None else self.latency.p50
+        return None if ms is None or self.batch is None else 1e3 * self.batch / ms
 
     def to_json(self) -> dict[str, Any]:
         latency, ratio, placement = self.latency, self.ratio, self.placement
@@ -126,6 +128,7 @@ class Row:
             "latency_ms": None if latency is None else latency.to_json(),
             "latency_interval_ms": None if latency is None else list(latency.interval),
             "latency_quantiles_ms": None if latency is None else list(latency.quantiles),
+            "mean_ms": self.mean_ms,
             "calls": None if latency is None else latency.calls,
             "steady": None if latency is None else latency.steady,
             "ratio": None if ratio is None else ratio.ratio,
