@@ -14,7 +14,8 @@ from keras import layers
 import artifacts
 from mh_edge.artifact import Manifest, file_sha256
 from mh_edge.errors import InputError, UnavailableError, UsageError
-from mh_edge.runtimes import Session, open_session
+from mh_edge.runtimes import open_session
+from mh_edge.runtimes.base import Session
 from mh_edge.signature import Signature
 
 RNG = np.random.default_rng(0)

@@ -30,7 +30,15 @@ def test_importing_the_package_is_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["--version"], ["export", "--help"], ["verify", "--help"], ["quantize", "--help"]]
+    "args",
+    [
+        ["--help"],
+        ["--version"],
+        ["export", "--help"],
+        ["verify", "--help"],
+        ["quantize", "--help"],
+        ["profile", "--help"],
+    ],
 )
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     found = imported(f"from mh_edge.cli import main\nassert main({args}) == 0")
@@ -53,6 +61,34 @@ def test_verify_of_artifacts_imports_neither_tensorflow_nor_keras(tmp_path: Path
     path.write_bytes(content)
     args = ["verify", str(path), str(path), "--atol", "1e-6", "--json"]
     assert imported(f"from mh_edge.cli import main\nassert main({args}) == 0").isdisjoint(KERAS)
+
+
+@pytest.mark.parametrize(("name", "content"), [("s.onnx", SQUARE_ONNX), ("s.tflite", SQUARE_TFLITE)])
+def test_profile_imports_no_runtime_and_nothing_that_reads_models(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    found = imported(
+        f"from mh_edge.cli import main\nassert main(['profile', {str(path)!r}, '--runs', '5', '--json']) == 0"
+    )
+    assert found.isdisjoint({*KERAS, "onnx", "onnxruntime", "ai_edge_litert", "onnx_ir"})
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "name", "content"),
+    [("cpu", "onnxruntime", "s.onnx", SQUARE_ONNX), ("xnnpack", "ai_edge_litert", "s.tflite", SQUARE_TFLITE)],
+)
+def test_the_process_of_a_device_imports_its_runtime_alone(
+    tmp_path: Path, device: str, runtime: str, name: str, content: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    found = imported(
+        f"import numpy as np\nfrom mh_edge.runtimes.worker import Worker\nworker = Worker({device!r})\n"
+        f"np.savez({str(tmp_path / 'x.npz')!r}, x=np.ones(2, 'float32'))\n"
+        f"worker.open({str(path)!r}, 1, {{}}, {{}})\nworker.prepare({str(tmp_path / 'x.npz')!r})\nworker.calls(3)"
+    )
+    assert runtime in found
+    assert found.isdisjoint({*KERAS, "onnx", "rich", "click"})
 
 
 def test_devices_imports_neither_tensorflow_nor_keras() -> None:

@@ -11,7 +11,6 @@ import click
 from mh_edge.commands import profile_tables
 from mh_edge.commands.command import Command, Outcome
 from mh_edge.commands.options import model_options, named_sizes
-from mh_edge.runtimes import BASELINE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,6 +119,7 @@ def profile(
     Exit code 5 when numbers are wrong, 6 when a device is not here or something fell back. Energy is not measured.
     """
     from mh_edge import profiling
+    from mh_edge.runtimes import BASELINE
 
     loading = {"import": ",".join(custom_modules)} | ({"unsafe": "1"} if unsafe else {})
     found = profiling.profile(

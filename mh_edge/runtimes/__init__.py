@@ -8,13 +8,16 @@ from __future__ import annotations
 import importlib
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mh_edge.errors import InputError, UsageError
 from mh_edge.packages import version
-from mh_edge.runtimes.base import Session
 from mh_edge.wording import said
 
-__all__ = ["BASELINE", "DEVICES", "SUFFIXES", "Session", "adapter", "known_devices", "open_session", "plain_device"]
+if TYPE_CHECKING:
+    from mh_edge.runtimes.base import Session
+
+__all__ = ["BASELINE", "DEVICES", "SUFFIXES", "adapter", "known_devices", "open_session", "plain_device"]
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
 """File suffix -> format."""
@@ -68,6 +71,8 @@ def adapter(device: str) -> type[Session]:
 
 
 def _installed(entry: metadata.EntryPoint) -> type[Session]:
+    from mh_edge.runtimes.base import Session
+
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:  # somebody else's code: it may raise anything, or leave

@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from mh_edge.errors import InputError, MhEdgeError, NotEqualError, UnavailableError, UsageError
 from mh_edge.jsontext import dumps
-from mh_edge.runtimes.base import Scale
 from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Signature
+
+if TYPE_CHECKING:
+    from mh_edge.runtimes.base import Scale
 
 KINDS = {error.kind: error for error in (InputError, NotEqualError, UnavailableError, UsageError)}
 
@@ -40,6 +42,7 @@ class Opened:
     input_scales: Mapping[str, Scale]
     output_scales: Mapping[str, Scale]
     precision: str
+    notes: tuple[str, ...]
     load_ms: float
 
 
@@ -80,6 +83,8 @@ class Apart:
         settings: Mapping[str, str] | None = None,
     ) -> Opened:
         """Open the file."""
+        from mh_edge.runtimes.base import Scale
+
         found = self._ask(
             "open", path=str(path), threads=threads, sizes=dict(sizes or {}), settings=dict(settings or {})
         )
@@ -88,6 +93,7 @@ class Apart:
             {name: Scale(**scale) for name, scale in found["input_scales"].items()},
             {name: Scale(**scale) for name, scale in found["output_scales"].items()},
             found["precision"],
+            tuple(found["notes"]),
             found["load_ms"],
         )
 
@@ -151,6 +157,10 @@ class Apart:
         if stdin is None or stdout is None:
             raise RuntimeError("the process has no pipes")
         return stdin, stdout
+
+    def kill(self) -> None:
+        """End the process where it is, from another thread: whoever waits for its answer gets a CrashError."""
+        self._process.kill()
 
     def close(self) -> None:
         """End the process."""

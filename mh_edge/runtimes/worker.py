@@ -20,7 +20,8 @@ from typing import Any
 
 from mh_edge.errors import MhEdgeError
 from mh_edge.jsontext import dumps
-from mh_edge.runtimes import Session, adapter
+from mh_edge.runtimes import adapter
+from mh_edge.runtimes.base import Session
 from mh_edge.runtimes.memory import peak, resident
 
 STEADY = 0.05
@@ -57,6 +58,7 @@ class Worker:
             "input_scales": {name: scale.to_json() for name, scale in session.input_scales.items()},
             "output_scales": {name: scale.to_json() for name, scale in session.output_scales.items()},
             "precision": session.precision,
+            "notes": session.notes,
             "load_ms": 1e3 * session.load_seconds,
         }
 

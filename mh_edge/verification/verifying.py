@@ -17,7 +17,8 @@ from mh_edge.errors import UsageError
 from mh_edge.matching import match
 from mh_edge.quiet import quiet
 from mh_edge.repeating import command, proof_options
-from mh_edge.runtimes import SUFFIXES, Session, open_session
+from mh_edge.runtimes import SUFFIXES, open_session
+from mh_edge.runtimes.base import Session
 from mh_edge.verification.calls import CallsTrial, both, repeated, started
 from mh_edge.verification.group import Group
 from mh_edge.verification.reference import GATES, ArtifactReference, Reference

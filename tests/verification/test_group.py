@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mh_edge.matching import match
-from mh_edge.runtimes import Session
+from mh_edge.runtimes.base import Session
 from mh_edge.runtimes.placement import Placement
 from mh_edge.signature import Signature, Tensor
 from mh_edge.verification.feeds import build, grid
