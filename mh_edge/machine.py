@@ -9,7 +9,9 @@ given, and itself did it.
 from __future__ import annotations
 
 import base64
+import os
 import tempfile
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from mh_edge.arrayfiles import read_npz
-from mh_edge.errors import MhEdgeError, UnavailableError
-from mh_edge.packages import pip_line, version
-from mh_edge.runtimes import Session, adapter, known_devices
-from mh_edge.runtimes.apart import Apart
+from mh_edge.errors import InputError, MhEdgeError, UnavailableError, UsageError
+from mh_edge.packages import version
+from mh_edge.progress import Progress, silent
+from mh_edge.runtimes import adapter, known_devices
+from mh_edge.runtimes.apart import Apart, CrashError
+from mh_edge.runtimes.base import Session
 
 GIVEN, EXPECTED = (3.0, -2.0), [9.0, 4.0]
 SLACK = 1e-3  # an ulp of float16, in which some devices compute
@@ -39,8 +43,11 @@ SQUARE_TFLITE = base64.b64decode(
 
 SQUARES = {"onnx": SQUARE_ONNX, "tflite": SQUARE_TFLITE}
 
-AT_ONCE = 2
-"""How many devices are tried at the same time."""
+AT_ONCE = max(2, min(8, os.cpu_count() or 2))
+"""How many devices are tried at the same time: most of the time a processor imports a runtime."""
+
+PATIENCE = 60.0
+"""Seconds after which a device that has not answered is said not to work: compiling a kernel for a GPU takes some."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +82,36 @@ class Devices:
         return {"devices": [device.to_json() for device in self.devices]}
 
 
-def devices(names: Iterable[str] = ()) -> Devices:
+def devices(names: Iterable[str] = (), progress: Progress = silent) -> Devices:
     """Try the named devices, or all that are known. Raises UsageError for an unknown name."""
-    wanted = tuple(names) or known_devices()
-    for name in wanted:
-        adapter(name)
+    known = known_devices()
+    wanted = tuple(names) or known
+    if unknown := [name for name in wanted if name not in known]:
+        raise UsageError(f"device {unknown[0]!r} is not known.", f"Known are {', '.join(known)}.")
+    found = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return Devices(tuple(pool.map(_tried, wanted)))
+        for name, device in zip(wanted, pool.map(_tried, wanted), strict=True):
+            found.append(device)
+            progress(f"tried {name}", len(found), len(wanted))
+    return Devices(tuple(found))
 
 
 def _tried(name: str) -> Device:
-    found = adapter(name)
+    try:
+        found = adapter(name)
+    except InputError as error:  # an adapter of another package
+        return Device(name, False, "", None, error.message, error.hint)
     package, number = _installed(found)
     if number is None:
-        return Device(name, False, package, None, "not installed", pip_line(found.extra))
-    reason, fix = _square(found)
-    return Device(name, not reason, package, number, reason, fix)
+        return Device(name, False, package, None, "not installed", found.install())
+    again = f"pip install --force-reinstall {package}"
+    try:
+        reason, fix = _square(found), again
+    except UnavailableError as error:
+        reason, fix = error.message, error.hint or again
+    except MhEdgeError as error:
+        reason, fix = error.message, again
+    return Device(name, not reason, package, number, reason.rstrip("."), fix.rstrip(".") if reason else "")
 
 
 def _installed(found: type[Session]) -> tuple[str, str | None]:
@@ -101,29 +122,32 @@ def _installed(found: type[Session]) -> tuple[str, str | None]:
     return found.plugin, version(found.plugin)
 
 
-def _square(found: type[Session]) -> tuple[str, str]:
-    """Let the device square two numbers -> why that is not what it did, and what would mend it; nothing when it is."""
+def _square(found: type[Session]) -> str:
+    """Let the device square two numbers -> why that is not what it did; nothing when it is. Raises what its session
+    raises.
+    """
     import numpy as np
 
-    again = f"{pip_line(found.extra)} --force-reinstall"
     with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder, Apart(found.device) as session:
         kind = found.formats[0]
         model, feeds, outputs = (Path(folder, name) for name in (f"square.{kind}", "feeds.npz", "outputs.npz"))
         model.write_bytes(SQUARES[kind])
         np.savez(feeds, x=np.array(GIVEN, np.float32))
+        late = threading.Timer(PATIENCE, session.kill)
+        late.start()
         try:
             session.open(model)
             session.run(feeds, outputs)
             placement = session.placement()
-        except UnavailableError as error:
-            return error.message, error.hint or again
-        except MhEdgeError as error:
-            return error.message, again
-        got = [float(value) for value in read_npz(outputs)["y"]]
+        except CrashError:
+            if late.finished.is_set():
+                return f"it has not squared two numbers within {PATIENCE:.0f} s"
+            raise
+        finally:
+            late.cancel()
+        got = [float(value) for value in read_npz(outputs)["y"].ravel()]
     if not placement.whole:
         others = ", ".join(sorted({one.where for one in placement.fallbacks})) or "something else"
-        return f"the one-node model ran on {others} instead", again
+        return f"the one-node model ran on {others} instead"
     near = len(got) == len(EXPECTED) and all(abs(a - b) <= SLACK * b for a, b in zip(got, EXPECTED, strict=True))
-    if not near:
-        return f"it squares {list(GIVEN)} to {got}", again
-    return "", ""
+    return "" if near else f"it squares {list(GIVEN)} to {got}"

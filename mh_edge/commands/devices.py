@@ -23,20 +23,27 @@ def devices(names: tuple[str, ...]) -> Outcome:
     """
     from mh_edge import machine
 
-    found = machine.devices(names)
+    found = machine.devices(names, click.get_current_context().obj)
 
     def show(console: Console) -> None:
         rows = [
             (
                 device.name,
-                "works" if device.available else "does not work",
-                f"{device.package} {device.version or ''}".rstrip(),
+                "works" if device.available else "no",
+                f"{device.package} {device.version or ''}".strip(),
                 device.reason,
-                device.fix,
             )
             for device in found.devices
         ]
-        tables.show(console, ("device", "", "package", "why not", "what to do"), rows)
+        tables.show(console, ("device", "", "package", "why not"), rows)
+        mended: dict[str, list[str]] = {}
+        for device in found.devices:
+            if device.fix:
+                mended.setdefault(device.fix, []).append(device.name)
+        if mended:
+            console.out("\nwhat would mend it", highlight=False)
+        for fix, those in mended.items():
+            console.out(f"  {', '.join(those)}:\n    {fix}", highlight=False)  # a line to be copied is not broken
 
     missing = bool(names) and not all(device.available for device in found.devices)
     return Outcome(found.to_json(), show, UnavailableError.exit_code if missing else 0)

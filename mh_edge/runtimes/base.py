@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from mh_edge.errors import InputError
+from mh_edge.packages import pip_line
 from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Signature, Tensor
 
@@ -72,7 +73,7 @@ class Session(ABC):
     packages: ClassVar[tuple[str, ...]]
     """The distributions of which one brings it, the usual one first."""
     extra: ClassVar[str]
-    """The extra of mh-edge that installs it."""
+    """The extra of mh-edge that installs it; "" where `packages` or `plugin` say it all."""
     plugin: ClassVar[str | None] = None
     """A further distribution that it needs beside one of `packages`."""
     arithmetic: ClassVar[str] = "float32"
@@ -116,6 +117,11 @@ class Session(ABC):
         Raises UnavailableError, with the reason and, as the hint, the exact line that would mend it, when this machine
         lacks what the device needs, as far as that shows without opening a file.
         """
+
+    @classmethod
+    def install(cls) -> str:
+        """The line that installs what it needs, where that is not installed."""
+        return pip_line(cls.extra) if cls.extra else f"pip install {cls.plugin or cls.packages[0]}"
 
     def _read_beside(self) -> None:  # noqa: B027 - most have nothing to read
         """Read what lies beside the file (its manifest): what is no part of the time that opening takes."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 
-from mh_edge.runtimes.ort import wheels
 from mh_edge.runtimes.ort.session import OrtSession
 from mh_edge.signature import Signature
 
@@ -23,7 +22,6 @@ class CoreMlSession(OrtSession):
 
     device = "coreml"
     provider = "CoreMLExecutionProvider"
-    packages = ("onnxruntime",)
     extra = "cpu"
     takes = (
         "ModelFormat", "MLComputeUnits", "RequireStaticInputShapes", "EnableOnSubgraphs", "SpecializationStrategy",
@@ -32,9 +30,9 @@ class CoreMlSession(OrtSession):
     fixed = True
 
     @classmethod
-    def _with_provider(cls) -> str:
+    def install(cls) -> str:
         if sys.platform == "darwin":
-            return wheels.instead(wheels.wheels(), cls.extra)
+            return super().install()
         return "profile it on a Mac; here, mh-edge inspect --delegates forecasts it"
 
     def _provider_options(self) -> dict[str, str]:

@@ -10,5 +10,4 @@ class CpuSession(OrtSession):
 
     device = "cpu"
     provider = "CPUExecutionProvider"
-    packages = ("onnxruntime", "onnxruntime-gpu")
     extra = "cpu"

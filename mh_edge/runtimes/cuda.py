@@ -19,6 +19,7 @@ from mh_edge.runtimes.ort import nvidia
 from mh_edge.runtimes.ort.binding import Binding
 from mh_edge.runtimes.ort.placement import overheard
 from mh_edge.runtimes.ort.session import OrtSession
+from mh_edge.runtimes.ort.wheels import WHEELS
 from mh_edge.runtimes.placement import OpTime
 from mh_edge.signature import Signature
 
@@ -40,7 +41,7 @@ class CudaSession(OrtSession):
 
     device = "cuda"
     provider = "CUDAExecutionProvider"
-    packages = ("onnxruntime-gpu",)
+    packages = ("onnxruntime-gpu", *WHEELS)
     extra = "cuda"
     takes: ClassVar[tuple[str, ...]] = (
         "device_id", "use_tf32", "enable_cuda_graph", "gpu_mem_limit", "arena_extend_strategy", "prefer_nhwc",

@@ -19,13 +19,12 @@ class NnapiSession(OrtSession):
 
     device = "nnapi"
     provider = "NnapiExecutionProvider"
-    packages = ("onnxruntime",)
     extra = "cpu"
     takes = ("partitioning_stop_ops",)
     fixed = True
 
     @classmethod
-    def _with_provider(cls) -> str:
+    def install(cls) -> str:
         return "profile it on a phone: --device adb; here, mh-edge inspect --delegates forecasts it"
 
     def _options(self, onnxruntime: Any) -> Any:

@@ -14,11 +14,10 @@ class XnnpackOrtSession(OrtSession):
 
     device = "xnnpack-ort"
     provider = "XnnpackExecutionProvider"
-    packages = ("onnxruntime",)
     extra = "cpu"
 
     @classmethod
-    def _with_provider(cls) -> str:
+    def install(cls) -> str:
         return "build ONNX Runtime with --use_xnnpack (https://onnxruntime.ai/docs/build/eps.html#xnnpack)"
 
     def _options(self, onnxruntime: Any) -> Any:

@@ -18,7 +18,6 @@ class PluginSession(OrtSession):
     An adapter names the `module` of the plugin, and says in `_lacking` why the plugin lists no device here.
     """
 
-    packages = ("onnxruntime", "onnxruntime-gpu")
     module: ClassVar[str]
     """The plugin's Python package."""
 

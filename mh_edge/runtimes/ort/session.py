@@ -87,19 +87,19 @@ class OrtSession(Session):
     """Whether it wants free sizes fixed before it opens the file, where they are known."""
 
     runtime = "ONNX Runtime"
+    packages: ClassVar[tuple[str, ...]] = wheels.WHEELS
     formats = ("onnx",)
 
     @classmethod
     def load(cls) -> str:
         onnxruntime = wheels.load(cls.device, cls.extra)
         if cls.plugin is None:
-            wheels.require_provider(onnxruntime, cls.provider, cls._with_provider())
+            wheels.require_provider(onnxruntime, cls.provider, cls.install())
         return str(onnxruntime.__version__)
 
     @classmethod
-    def _with_provider(cls) -> str:
-        """The line that mends a build without the provider."""
-        return wheels.instead(wheels.wheels(), cls.extra)
+    def install(cls) -> str:
+        return super().install() if cls.plugin is not None else wheels.instead(wheels.wheels(), cls.extra)
 
     def _read_beside(self) -> None:
         if unknown := [key for key in self.settings if key not in self.takes]:

@@ -56,14 +56,14 @@ def load(device: str, extra: str) -> ModuleType:
         # A folder without its __init__.py, as uninstalling one of two wheels leaves it, imports without an error.
         raise UnavailableError(
             "what is installed of onnxruntime has no InferenceSession: files of it are missing.",
-            instead(found, extra) if found else f"{pip_line(extra)} --force-reinstall",
+            f"{instead(found, extra)} --force-reinstall",
         )
     return onnxruntime
 
 
 def instead(found: tuple[str, ...], extra: str) -> str:
     """The line that puts the wheel of an extra in the place of those that are installed."""
-    return f"pip uninstall -y {' '.join(found)}; {pip_line(extra)}"
+    return f"pip uninstall -y {' '.join(found)}; {pip_line(extra)}" if found else pip_line(extra)
 
 
 def require_provider(onnxruntime: Any, provider: str, fix: str) -> None:
