@@ -24,6 +24,7 @@ Where or CumSum fails the whole file.
 """
 
 FAILED = re.compile(r"Validation FAILED for \d+ nodes in OrtNodeUnit .*\n((?:\tOperator type: .*\n)+)\tREASON : (.+)")
+AGAIN = re.compile(r"(?<=\.)\S+ node .* will not be assigned to QNN EP\.$")
 NODE = re.compile(r"Node name: (.*) Node index: \d+")
 CYCLES = re.compile(r"(?:(.*):)?(?:(\w+) )?OpId_\d+ \(cycles\)")
 """A line of the processor's own profile: "dense/MatMul:OpId_203 (cycles)", "Input OpId_2 (cycles)", "OpId_251 ..."."""
@@ -67,7 +68,9 @@ class QnnSession(PluginSession):
         return signature
 
     def _heard(self, log: str) -> dict[str, str]:
-        return {node: reason.strip() for block, reason in FAILED.findall(log) for node in NODE.findall(block)}
+        return {
+            node: AGAIN.sub("", reason.strip()) for block, reason in FAILED.findall(log) for node in NODE.findall(block)
+        }
 
     def op_times(self, feeds: Feeds, calls: int) -> tuple[OpTime, ...]:
         with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder:

@@ -72,6 +72,15 @@ def why_none() -> tuple[str, str] | None:
     return reason, install_line()
 
 
+def only_software() -> bool:
+    """Whether Vulkan offers nothing but software GPUs."""
+    try:
+        found = gpus()
+    except OSError:
+        return False
+    return bool(found) and all(gpu.software for gpu in found)
+
+
 def install_line() -> str:
     """What installs Vulkan with drivers, software ones among them, on Debian and its kin."""
     try:

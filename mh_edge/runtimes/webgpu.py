@@ -39,17 +39,16 @@ class WebGpuSession(PluginSession):
         lacking = vulkan.why_none()
         if lacking is not None:
             return lacking
-        found = vulkan.gpus()
-        names = ", ".join(gpu.name for gpu in found)
+        names = ", ".join(gpu.name for gpu in vulkan.gpus())
         if os.environ.get(SOFTWARE) == "1":
             return f"WebGPU cannot use what Vulkan lists ({names})", vulkan.install_line()
-        if all(gpu.software for gpu in found):
+        if vulkan.only_software():
             return f"there is only a software GPU ({names})", f"export {SOFTWARE}=1"
         return f"ONNX Runtime does not see the GPU that Vulkan lists ({names})", f"export {SOFTWARE}=1"
 
     def _open(self) -> Signature:
         signature = super()._open()
-        if sys.platform.startswith("linux") and all(gpu.software for gpu in vulkan.gpus()):
+        if vulkan.only_software():
             self.notes = ("a software GPU on the CPU: its times say nothing about a GPU",)
         return signature
 

@@ -195,9 +195,16 @@ def test_what_qnn_tells_is_read(square: Path, tmp_path: Path, monkeypatch: pytes
         "\tOperator type: DequantizeLinear Node name: w/dq Node index: 11\n"
         "\tOperator type: Gemm Node name: dense/MatMul Node index: 37\n"
         "\tREASON : Failed to add node.\n\n"
+        "x [V:onnxruntime:, a.cc:1 LogNodeSupport] Validation FAILED for 1 nodes in OrtNodeUnit (Erf) :\n"
+        "\tOperator type: Erf Node name: erf Node index: 2\n"
+        "\tREASON : Erf is not supported by QNN EP.Erf node `erf` will not be assigned to QNN EP.\n"
     )
     with QnnSession(square) as session:
-        assert session._heard(log) == {"w/dq": "Failed to add node.", "dense/MatMul": "Failed to add node."}
+        assert session._heard(log) == {
+            "w/dq": "Failed to add node.",
+            "dense/MatMul": "Failed to add node.",
+            "erf": "Erf is not supported by QNN EP.",
+        }
         session._cycles = tmp_path / "cycles.csv"
         session._cycles.write_text(
             "Msg Timestamp,Message,Time,Unit of Measurement,Timing Source,Event Level,Event Identifier\n"
