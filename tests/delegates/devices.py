@@ -13,7 +13,8 @@ from typing import Any
 import graphs
 import numpy as np
 
-from mh_edge.runtimes import Session, adapter
+from mh_edge.runtimes import adapter
+from mh_edge.runtimes.base import Session
 
 MAIN = "import sys; from mh_edge.cli import main; sys.exit(main())"
 

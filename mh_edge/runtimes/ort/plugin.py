@@ -6,7 +6,7 @@ import functools
 from typing import Any, ClassVar
 
 from mh_edge.errors import UnavailableError
-from mh_edge.packages import pip_line, require, version
+from mh_edge.packages import require, version
 from mh_edge.runtimes.base import first_line
 from mh_edge.runtimes.ort.session import OrtSession, failures
 
@@ -40,7 +40,10 @@ class PluginSession(OrtSession):
     @classmethod
     def _lacking(cls) -> tuple[str, str]:
         """Why the plugin lists no device, or cannot use the one it lists -> and the line that mends it."""
-        return f"{cls.plugin} offers no device that works on this machine", f"{pip_line(cls.extra)} --force-reinstall"
+        return (
+            f"{cls.plugin} offers no device that works on this machine",
+            f"pip install --force-reinstall {cls.plugin}",
+        )
 
     def _device(self) -> Any:
         """The one of the plugin's devices to use."""
