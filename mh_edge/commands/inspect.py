@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,10 +14,15 @@ from mh_edge.commands.command import Command, Outcome
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mh_edge.forecast.result import Forecast
+
+HEADERS = ("delegate", "nodes", "parts", "what breaks it", "what would mend it")
+
 
 @click.command(cls=Command, short_help="What a model file holds.")
 @click.argument("artifact", type=click.Path(path_type=Path))
-def inspect(artifact: Path) -> Outcome:
+@click.option("--delegates", is_flag=True, help="Forecast what phones' NNAPI, CoreML, XNNPACK, GPU and QNN would take.")
+def inspect(artifact: Path, delegates: bool) -> Outcome:
     """Show what an .onnx or .tflite file holds: signature, operations, size, which rule made what.
 
     Neither TensorFlow nor Keras is needed, and nothing is run.
@@ -24,6 +30,12 @@ def inspect(artifact: Path) -> Outcome:
     from mh_edge import inspection
 
     found = inspection.inspect(artifact)
+    forecasts: Mapping[str, Forecast] = {}
+    others: Mapping[str, str] = {}
+    if delegates:
+        from mh_edge.forecast.forecasting import forecast, inapplicable
+
+        forecasts, others = forecast(artifact), inapplicable(found.format)
 
     def show(console: Console) -> None:
         rows = [
@@ -43,5 +55,29 @@ def inspect(artifact: Path) -> Outcome:
             *(("note", note) for note in (*found.notes, *tables.proof_notes(found.verified))),
         ]
         tables.show(console, ("", ""), rows)
+        if delegates:
+            _show_forecasts(console, forecasts, others)
 
-    return Outcome(found.to_json(), show)
+    data: dict[str, Any] = found.to_json()
+    if delegates:
+        data["delegates"] = {name: item.to_json() for name, item in forecasts.items()}
+        data["not_for_delegates"] = dict(others)
+    return Outcome(data, show)
+
+
+def _show_forecasts(console: Console, forecasts: Mapping[str, Forecast], others: Mapping[str, str]) -> None:
+    console.print("\nForecast, not measured: what delegates on phones would take\n")
+    rows = []
+    for name, item in forecasts.items():
+        together: dict[tuple[str, str], dict[str, int]] = {}
+        for one in item.blockers:
+            together.setdefault((one.reason, one.fix), {})[one.op] = one.count
+        lines = [(f"{tables.counts(ops)}: {reason}", fix) for (reason, fix), ops in together.items()] or [("", "")]
+        head = (name, f"{item.nodes} of {item.total}", str(item.partitions))
+        rows += [(*(head if place == 0 else ("", "", "")), *line) for place, line in enumerate(lines)]
+    tables.show(console, HEADERS, rows)
+    console.print()
+    for name, item in forecasts.items():
+        console.print(f"{name}: by {item.basis}" + "".join(f"; {note}" for note in item.notes))
+    for name, sentence in others.items():
+        console.print(f"{name}: {sentence}")
