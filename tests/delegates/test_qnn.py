@@ -65,3 +65,20 @@ def test_the_time_of_each_operation(tmp_path: Path) -> None:
 def test_a_chip_that_it_does_not_know_takes_nothing(tmp_path: Path) -> None:
     with QnnSession(graphs.dense(tmp_path / "dense.onnx", 1), settings={"soc_model": "9999"}) as session:
         assert session.placement().on_device == 0
+
+
+def test_the_forecast_is_what_happens(tmp_path: Path) -> None:
+    for path in (
+        graphs.masked(tmp_path / "masked.onnx", 1),
+        graphs.attention(tmp_path / "attention.onnx"),
+        graphs.lstm(tmp_path / "lstm.onnx", 1),
+    ):
+        code, found = devices.program("inspect", path, "--delegates")
+        forecast = found["delegates"]["qnn"]
+        with QnnSession(path) as session:
+            placement = session.placement()
+        assert code == 0
+        assert (forecast["nodes"], forecast["total"], forecast["partitions"]) == (
+            placement.on_device, placement.nodes, placement.partitions,
+        )  # fmt: skip
+        assert [one["op"] for one in forecast["blockers"]] == [one.op for one in placement.fallbacks]
