@@ -16,7 +16,9 @@ PRECISIONS = ("float32", "float16")
 
 NO_GPU = "Failed to initialize WebGPU environment"
 PARTS = "Initializing WebGPU-based API from graph"
-SHARED = re.compile(r"(\d+) operations will run on the GPU, and the remaining (\d+) operations will run on the CPU")
+SHARED = re.compile(
+    r"(?:(\d+) operations|No operations) will run on the GPU, and (?:the remaining|all) (\d+) operations"
+)
 REFUSALS = "Following operations are not supported by GPU delegate"
 REFUSED = re.compile(r"([A-Z0-9_]+): (?!Following operations)(.*?)[. ]*$")
 
@@ -66,7 +68,7 @@ class LiteRtGpuSession(CompiledSession):
 
     def _shared_out(self, said: str) -> tuple[int, int, dict[str, str]]:
         # It speaks of each graph in turn, of those in loops too: ours is the one with as many operations.
-        graphs = [one for one in SHARED.finditer(said) if int(one[1]) + int(one[2]) == len(self._nodes)]
+        graphs = [one for one in SHARED.finditer(said) if int(one[1] or 0) + int(one[2]) == len(self._nodes)]
         if not graphs:
             return len(self._nodes), max(1, said.count(PARTS)), {}
         shared = graphs[-1]
@@ -75,4 +77,5 @@ class LiteRtGpuSession(CompiledSession):
             if (refused := REFUSED.match(line)) is None:
                 break
             reasons[refused[1]] = refused[2]
-        return int(shared[1]), said[shared.end() :].partition(REFUSALS)[0].count(PARTS), reasons
+        count = int(shared[1] or 0)
+        return count, said[shared.end() :].partition(REFUSALS)[0].count(PARTS) if count else 0, reasons

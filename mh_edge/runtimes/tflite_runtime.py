@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from mh_edge.errors import UnavailableError
+from mh_edge.errors import InputError, UnavailableError
 from mh_edge.packages import version
+from mh_edge.runtimes.base import first_line
 from mh_edge.runtimes.lite.session import LiteSession
 from mh_edge.runtimes.placement import Placement
 
 NEWEST_PYTHON = (3, 11)
 """The last Python for which it has wheels."""
+
+NEWER = "An older version of this builtin might be supported"
 
 
 class TfliteRuntimeSession(LiteSession):
@@ -27,6 +30,14 @@ class TfliteRuntimeSession(LiteSession):
     extra = "tflite-runtime"
     delegate = "XNNPACK"
 
+    def _unreadable(self, error: Exception) -> InputError:
+        if NEWER not in str(error):
+            return super()._unreadable(error)
+        return InputError(
+            f"{self.path} is newer than tflite-runtime: {first_line(error).partition('. ')[0]}.",
+            "Run it in ai-edge-litert, or leave its weights in float.",
+        )
+
     def placement(self) -> Placement:
         """All of it, because the device is the interpreter; the proof says what its delegate took."""
         found = super().placement()
@@ -34,13 +45,18 @@ class TfliteRuntimeSession(LiteSession):
         return Placement(found.nodes, found.nodes, 1, (), proof)
 
     @classmethod
+    def install(cls) -> str:
+        if sys.version_info[:2] <= NEWEST_PYTHON:
+            return super().install()
+        return f"python{_dotted(NEWEST_PYTHON)} -m venv tflite && tflite/bin/{super().install()}"
+
+    @classmethod
     def load(cls) -> str:
         numpy = version("numpy") or ""
         if sys.version_info[:2] > NEWEST_PYTHON:
-            newest, running = (".".join(map(str, pair[:2])) for pair in (NEWEST_PYTHON, sys.version_info))
+            newest, running = map(_dotted, (NEWEST_PYTHON, sys.version_info[:2]))
             raise UnavailableError(
-                f"tflite-runtime has no wheels for Python {running}, {newest} is the last",
-                f'python{newest} -m venv tflite && tflite/bin/pip install "mh-edge[{cls.extra}]"',
+                f"tflite-runtime has no wheels for Python {running}, {newest} is the last", cls.install()
             )
         if version(cls.packages[0]) is not None and not numpy.startswith("1."):
             raise UnavailableError(
@@ -48,3 +64,7 @@ class TfliteRuntimeSession(LiteSession):
                 'pip install "numpy<2"',
             )
         return super().load()
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))

@@ -57,22 +57,23 @@ class CompiledSession(LiteFile):
         """
 
     def _open(self) -> Signature:
-        alone, with_cpu = (self.accelerator,), (self.accelerator, "CPU")
+        self._alone = True
         try:
-            self._compile(alone)
+            self._compile(self.accelerator)
         except RuntimeError as error:
             lacks = self._lacks(self._said)
             if lacks is not None:
                 raise lacks from error
             if PARTLY not in str(error):
                 raise self._unreadable(error) from error
-            self._compile(with_cpu)
+            self._alone = False
+            self._compile(self.accelerator, "CPU")
         self._shapes: dict[str, tuple[int | str, ...]] = {one.name: one.shape for one in self._told.inputs}
         if not self._told.free_dims():
             self._make_buffers()
         return self._told
 
-    def _compile(self, accelerators: tuple[str, ...]) -> None:
+    def _compile(self, *accelerators: str) -> None:
         library = require("ai_edge_litert.compiled_model", self.extra, f"the device {self.device!r}")
         named = library.HardwareAccelerator
         chosen = named(sum(named[name] for name in accelerators))
@@ -131,6 +132,8 @@ class CompiledSession(LiteFile):
         """By what LiteRT said when it shared the graph out the last time. The body of a loop is its one WHILE."""
         whole = len(self._nodes)
         count, partitions, reasons = self._shared_out(self._said)
+        if count == whole and not self._alone:  # it refused that, and what it prints does not tell why
+            count, partitions = 0, 0
         refused: list[tuple[Node, str]] = [(node, reasons[node.op]) for node in self._nodes if node.op in reasons]
         named = fallbacks(refused, CPU)
         if (others := whole - count - len(refused)) > 0:
