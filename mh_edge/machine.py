@@ -22,7 +22,7 @@ from mh_edge.arrayfiles import read_npz
 from mh_edge.errors import InputError, MhEdgeError, UnavailableError, UsageError
 from mh_edge.packages import version
 from mh_edge.progress import Progress, silent
-from mh_edge.runtimes import adapter, known_devices
+from mh_edge.runtimes import adapter, announced_by, known_devices
 from mh_edge.runtimes.apart import Apart, CrashError
 from mh_edge.runtimes.base import Session
 
@@ -100,7 +100,9 @@ def _tried(name: str) -> Device:
     try:
         found = adapter(name)
     except InputError as error:  # an adapter of another package
-        return Device(name, False, "", None, error.message, error.hint)
+        package = announced_by(name)
+        fix = error.hint or f"pip install --force-reinstall {package}"
+        return Device(name, False, package, version(package) if package else None, error.message.rstrip("."), fix)
     package, number = _installed(found)
     if number is None:
         return Device(name, False, package, None, "not installed", found.install())

@@ -55,6 +55,12 @@ def known_devices() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*DEVICES, *(entry.name for entry in metadata.entry_points(group=ENTRY_POINTS)))))
 
 
+def announced_by(device: str) -> str:
+    """The distribution that names the device among its entry points; "" for none."""
+    found = (entry.dist for entry in metadata.entry_points(group=ENTRY_POINTS, name=device))
+    return next((dist.name for dist in found if dist is not None), "")
+
+
 def adapter(device: str) -> type[Session]:
     """The adapter of a device, which imports no runtime yet.
 
