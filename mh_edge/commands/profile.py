@@ -106,8 +106,6 @@ def profile(
     unsafe: bool,
     settings: Mapping[str, Mapping[str, str]],
     html: Path | None,
-    benchmark_binary: Path | None,
-    benchmark_flags: tuple[str, ...],
     **options: Any,
 ) -> Outcome:
     """Time files on devices, after each has proven where it ran and that its numbers are right.
@@ -119,8 +117,11 @@ def profile(
     Exit code 5 when numbers are wrong, 6 when a device is not here or something fell back. Energy is not measured.
     """
     from mh_edge import profiling
+    from mh_edge.profiling import report
     from mh_edge.runtimes import BASELINE
 
+    if html is not None:
+        report.check_target(html)
     loading = {"import": ",".join(custom_modules)} | ({"unsafe": "1"} if unsafe else {})
     found = profiling.profile(
         artifacts,
@@ -132,8 +133,6 @@ def profile(
         **options,
     )
     if html is not None:
-        from mh_edge.profiling import report
-
         report.write(found, html)
 
     def show(console: Console) -> None:

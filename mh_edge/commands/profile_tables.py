@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mh_edge.profiling import Profile
     from mh_edge.profiling.result import Agreement, Row
 
+SPEED = ("file", "device", "p50", "p90", "p99", "ratio to the first", "samples/s")
+PROOF = ("file", "device", "ran there", "numbers", "size", "load", "first run", "memory")
+
 NOTHING = "-"
 
 
@@ -20,11 +23,9 @@ def show(console: Console, found: Profile) -> None:
     """How fast, then where and whether right, then what failed and what else must be known."""
     timed = [row for row in found.rows if row.latency is not None]
     if timed:
-        headers = ("file", "device", "p50", "p90", "p99", "ratio to the first", "samples/s")
-        tables.show(console, headers, [_speed(row) for row in timed])
+        tables.show(console, SPEED, [_speed(row) for row in timed])
         console.print()
-    headers = ("file", "device", "ran there", "numbers", "size", "load", "first run", "memory")
-    tables.show(console, headers, [_proof(row) for row in found.rows])
+    tables.show(console, PROOF, [_proof(row) for row in found.rows])
     console.print()
     for row in found.rows:
         for line in _remarks(row):
@@ -79,7 +80,7 @@ def _placed(row: Row) -> str:
     if placement is None:
         return NOTHING
     if placement.whole and placement.partitions <= 1:
-        return f"all {placement.nodes} nodes"
+        return "all of it"
     parts = [f"{placement.on_device} of {placement.nodes} nodes"]
     if placement.on_device:
         parts.append(f"{placement.partitions} partition{'s' if placement.partitions > 1 else ''}")

@@ -153,7 +153,8 @@ def _open(one: _Live, *, check: bool) -> None:
     first = session.prepare(job.feeds)
     if check:
         one.times.placement = session.placement()
-        _require_placed(job, one.times.placement)
+        if not job.fallback:
+            require_placed(job.artifact, job.device, one.times.placement)
         one.times.agreement = job.compare(session, opened)
         _require_equal(job, one.times.agreement)
     if not one.control:
@@ -161,20 +162,18 @@ def _open(one: _Live, *, check: bool) -> None:
         one.times.first_ms.append(first)
 
 
-def _require_placed(job: Job, placement: Placement) -> None:
-    if placement.whole or job.fallback:
+def require_placed(artifact: Path, device: str, placement: Placement) -> None:
+    """Raise UnavailableError where not all of an artifact ran on the device."""
+    if placement.whole:
         return
     others = ", ".join(
         f"{one.op}×{one.count}" + (f" ({one.reason})" if one.reason else "") for one in placement.fallbacks
     )
     where = " and ".join(sorted({one.where for one in placement.fallbacks})) or "something else"
-    part = (
-        f"{placement.nodes - placement.on_device} of its {placement.nodes} nodes ran"
-        if placement.on_device
-        else "it ran"
-    )
+    left = placement.nodes - placement.on_device
+    part = f"{left} of its {placement.nodes} nodes ran" if placement.on_device else "it ran"
     raise UnavailableError(
-        f"{str(job.artifact)!r} fell back from {job.device!r}: {part} on {where}{': ' if others else ''}{others}.",
+        f"{str(artifact)!r} fell back from {device!r}: {part} on {where}{': ' if others else ''}{others}.",
         "It is not timed. --allow-fallback times it all the same, and says so.",
     )
 

@@ -1,0 +1,103 @@
+"""Rows of a profile, from what the openings of each gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mh_edge.errors import MhEdgeError
+from mh_edge.openings import differs, noise, typical
+from mh_edge.profiling.cases import Case
+from mh_edge.profiling.measuring import Times, failure
+from mh_edge.profiling.plan import Pair
+from mh_edge.profiling.result import QUANTILES, Latency, Ratio, Row
+from mh_edge.runtimes import BASELINE
+
+ENOUGH = {50: 1, 90: 10, 99: 100}
+"""In how many calls a percentile can be told."""
+
+
+def row(pair: Pair, case: Case | MhEdgeError, times: Times | None, ops: bool) -> Row:
+    """A row of what was measured; of why nothing was, where the case is an error. ops: whether they were asked for."""
+    bare = Row(str(pair.artifact), pair.device)
+    if isinstance(case, MhEdgeError):
+        return replace(bare, failure=failure(case))
+    found = replace(bare, bytes=case.bytes, batch=case.batch, quantized=case.quantized)
+    if times is None:
+        return found
+    placement = None if pair.device == BASELINE else times.placement
+    found = replace(found, runtime=times.runtime, placement=placement, agreement=times.agreement, failure=times.failure)
+    if times.failure is not None:
+        return found
+    grown = [one for one in times.memory if one is not None]
+    return replace(
+        found,
+        latency=_latency(times),
+        load_ms=float(np.median(times.load_ms)),
+        first_ms=float(np.median(times.first_ms)),
+        memory=int(np.median(grown)) if grown else None,
+        time_share=_time_share(times),
+        ops=times.ops if ops else (),
+        notes=times.notes
+        if times.steady
+        else (
+            *times.notes,
+            "its times did not become steady while it warmed up",
+        ),
+    )
+
+
+def _latency(times: Times) -> Latency:
+    calls = np.concatenate(times.ms)
+    told = {
+        share: float(np.percentile(calls, share)) if len(calls) >= least else None for share, least in ENOUGH.items()
+    }
+    middle = float(np.median(calls))
+    return Latency(
+        p50=middle,
+        p90=told[90],
+        p99=told[99],
+        interval=typical([np.median(one) for one in times.ms])[1],
+        quantiles=tuple(map(float, np.percentile(calls, np.linspace(0, 100, QUANTILES)))),
+        calls=len(calls),
+        steady=times.steady,
+    )
+
+
+def _time_share(times: Times) -> float | None:
+    """Of the time of all operations, what the device took; None where that cannot be told."""
+    if times.placement is None:
+        return None
+    if times.placement.whole or not times.placement.on_device:
+        return float(times.placement.whole)
+    total = sum(one.ms for one in times.ops)
+    return sum(one.ms for one in times.ops if one.on_device) / total if total else None
+
+
+def _medians(times: Times) -> np.ndarray:
+    return np.array([np.median(one) for one in times.ms])
+
+
+def control_noise(first: Times) -> float:
+    """By what factor the two sessions of the first row differ."""
+    return noise(_medians(first), [float(np.median(one)) for one in first.control])
+
+
+def with_ratios(rows: Sequence[Row], times: Sequence[Times | None]) -> tuple[Row, ...]:
+    """Each row with its time beside that of the first one that was timed, both of whose sessions count."""
+    first = next((one for one in times if one is not None and one.failure is None), None)
+    if first is None:
+        return tuple(rows)
+    found, base = control_noise(first), np.sqrt(_medians(first) * [np.median(one) for one in first.control])
+
+    def ratio(one: Times | None) -> Ratio | None:
+        if one is None or one.failure is not None:
+            return None
+        if one is first:
+            return Ratio(1.0, (1.0, 1.0), False)
+        middle, interval = typical(_medians(one) / base)
+        return Ratio(middle, interval, differs(interval, found))
+
+    return tuple(replace(row, ratio=ratio(one)) for row, one in zip(rows, times, strict=True))
