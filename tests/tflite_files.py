@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from mh_edge.runtimes.base import Session
+
+Make = Callable[[Path], Path]
 
 RNG = np.random.default_rng(0)
 DIM, UNITS, HIDDEN = 16, 8, 32

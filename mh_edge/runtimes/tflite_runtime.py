@@ -9,18 +9,22 @@ from mh_edge.packages import version
 from mh_edge.runtimes.base import first_line
 from mh_edge.runtimes.lite.session import LiteSession
 from mh_edge.runtimes.placement import Placement
+from mh_edge.signature import Signature
 
 NEWEST_PYTHON = (3, 11)
 """The last Python for which it has wheels."""
 
 NEWER = "An older version of this builtin might be supported"
 
+OTHERWISE = "Run it in ai-edge-litert, or quantize it with --scheme fp16."
+
 
 class TfliteRuntimeSession(LiteSession):
     """A .tflite file in tflite-runtime's interpreter, with XNNPACK as it was then.
 
-    It refuses operations in a newer version than it knows, and computes wrong numbers, without a word, from weights in
-    int8 with a scale for each channel beside float activations: a file that `quantize` made so is not for this device.
+    It refuses operations in a newer version than it knows. A FULLY_CONNECTED with float activations, and weights that
+    have a scale for each channel, it takes and computes wrongly without a word: that is refused here. So it does in the
+    bodies of loops, which the interpreter does not show: compare with ai-edge-litert.
     """
 
     device = "tflite-runtime"
@@ -30,12 +34,22 @@ class TfliteRuntimeSession(LiteSession):
     extra = "tflite-runtime"
     delegate = "XNNPACK"
 
+    def _open(self) -> Signature:
+        wrong = [one for one in self._nodes if one.op == "FULLY_CONNECTED" and one.scales[0] == 0 and one.scales[1] > 1]
+        if wrong:
+            raise InputError(
+                f"tflite-runtime computes wrong numbers from {self.path}: it takes the weights of FULLY_CONNECTED "
+                f"{wrong[0].name!r} ({len(wrong)} in all) to have one scale, and they have {wrong[0].scales[1]}.",
+                OTHERWISE,
+            )
+        return super()._open()
+
     def _unreadable(self, error: Exception) -> InputError:
         if NEWER not in str(error):
             return super()._unreadable(error)
         return InputError(
             f"{self.path} is newer than tflite-runtime: {first_line(error).partition('. ')[0]}.",
-            "Run it in ai-edge-litert, or leave its weights in float.",
+            OTHERWISE,
         )
 
     def placement(self) -> Placement:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 
 from mh_edge.runtimes import adapter
@@ -46,6 +45,8 @@ def fitting(session: Session, feeds: Mapping[str, np.ndarray]) -> dict[str, np.n
 
 def error(session: Session, batch: int = 1) -> float:
     """Largest difference from the CPU on padded rows, as a share of the largest number."""
+    import graphs  # of the onnx package, which not every environment has
+
     with adapter("cpu")(session.path) as cpu:
         feeds = fitting(session, graphs.feeds(batch))
         expected, got = cpu.run(feeds)["y"], session.run(feeds)["y"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,10 +23,8 @@ from mh_edge.runtimes.litert_reference import LiteRtReferenceSession
 from mh_edge.runtimes.tflite_runtime import TfliteRuntimeSession
 from mh_edge.runtimes.xnnpack import XnnpackSession
 
-Make = Callable[[Path], Path]
 
-
-def opened(device: str, make: Make, folder: Path) -> Session:
+def opened(device: str, make: tflite_files.Make, folder: Path) -> Session:
     return adapter(device)(make(folder / f"{make.__name__}.tflite"), threads=1)
 
 
@@ -40,7 +37,7 @@ def opened(device: str, make: Make, folder: Path) -> Session:
     ],
 )
 def test_what_xnnpack_takes(
-    make: Make, nodes: int, on_device: int, partitions: int, left: dict[str, str], tmp_path: Path
+    make: tflite_files.Make, nodes: int, on_device: int, partitions: int, left: dict[str, str], tmp_path: Path
 ) -> None:
     with opened("xnnpack", make, tmp_path) as session:
         session.run(tflite_files.feeds(session))
@@ -80,7 +77,7 @@ def test_without_a_delegate_the_kernels_are_the_device(device: str, tmp_path: Pa
 )
 def test_why_not(node: tuple[str, tuple[str, ...], tuple[int, ...]], reason: str) -> None:
     op, dtypes, *zero_points = node
-    found = why_not(Node(op, (), (), "", "", dtypes, *(zero_points or [()]), False))
+    found = why_not(Node(op, (), (), "", "", dtypes, *(zero_points or [()]), ()))
     assert found.startswith(reason) if reason else not found
 
 

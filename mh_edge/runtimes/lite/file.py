@@ -56,7 +56,7 @@ class LiteFile(Session):
         self._inputs = dict(zip(input_names, (item["index"] for item in inputs), strict=True))
         self._outputs = [item["index"] for item in outputs]
         self.input_scales, self.output_scales = _scales(input_names, inputs), _scales(output_names, outputs)
-        if any(node.scaled for node in self._nodes):
+        if any(any(node.scales) for node in self._nodes):
             self.precision = "integers"
         self._told = Signature(
             tuple(_tensor(name, item) for name, item in zip(input_names, inputs, strict=True)),

@@ -24,7 +24,8 @@ CONTROL_FLOW = ("WHILE", "IF", "CALL_ONCE")
 class Node:
     """op: "FULLY_CONNECTED". inputs, outputs: indices of tensors, without those that are absent. name: of the first
     output, which the converter builds from the layers. rule: of mh-edge, that made it. dtypes: of what is computed (not
-    of constants) in and out. zero_points: of the inputs. scaled: whether any of its tensors holds scaled integers.
+    of constants) in and out. zero_points: of the inputs. scales: how many scales each input and output has, which
+    is 0 for plain numbers.
     """
 
     op: str
@@ -34,7 +35,7 @@ class Node:
     rule: str
     dtypes: tuple[str, ...]
     zero_points: tuple[int, ...]
-    scaled: bool
+    scales: tuple[int, ...]
 
 
 def listed(interpreter: Any) -> tuple[Node, ...]:
@@ -47,14 +48,13 @@ def listed(interpreter: Any) -> tuple[Node, ...]:
 
     def node(operation: dict[str, Any]) -> Node:
         inputs, outputs = (tuple(int(one) for one in operation[end] if one >= 0) for end in ("inputs", "outputs"))
-        known = [one for one in (*inputs, *outputs) if one in tensors and one in made]
+        computed = [one for one in (*inputs, *outputs) if one in tensors and one in made]
         name = next((str(tensors[one]["name"]) for one in outputs if one in tensors), "").partition(";")[0]
-        dtypes = tuple(dict.fromkeys(np.dtype(tensors[one]["dtype"]).name for one in known))
+        dtypes = tuple(dict.fromkeys(np.dtype(tensors[one]["dtype"]).name for one in computed))
         zero_points = tuple(int(tensors[one]["quantization"][1]) for one in inputs if one in tensors)
-        scaled = any(
-            len(tensors[one]["quantization_parameters"]["scales"]) for one in (*inputs, *outputs) if one in tensors
-        )
-        return Node(str(operation["op_name"]), inputs, outputs, name, rule_of(name), dtypes, zero_points, scaled)
+        known = [tensors[one] for one in (*inputs, *outputs) if one in tensors]
+        scales = tuple(len(one["quantization_parameters"]["scales"]) for one in known)
+        return Node(str(operation["op_name"]), inputs, outputs, name, rule_of(name), dtypes, zero_points, scales)
 
     return tuple(map(node, operations))
 
