@@ -1,4 +1,5 @@
 # make demo: install, train on real data, export, verify, compare.   make test: everything that must hold.
+# make test-delegates: runtimes and accelerators that need packages of their own.   make test-browser: the report, seen.
 # make bench: speed beside what else there is.   make coverage, make generated: the long tests.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
@@ -7,7 +8,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two processes of TensorFlow fit into 8 GB; more of them only where there is room.
 WORKERS ?= 2
 
-.PHONY: demo test lint types imports tests format readme coverage generated bench bench-quantization bench-scale clean
+# What the tests of delegates need beside the delegates.
+TESTS := "hypothesis>=6.100" "pytest>=8.3" "pytest-timeout>=2.3"
+
+.PHONY: demo test test-delegates test-browser lint types imports tests format readme coverage generated bench bench-quantization bench-scale clean
 
 demo: .venv/local
 	$(BIN)/python examples/00_digits/digits.py
@@ -26,6 +30,21 @@ imports: .venv/dev
 
 tests: .venv/dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# Sets of packages that are large, or exclude each other: an environment for each. Software Vulkan stands in for a GPU.
+test-delegates: .venv-delegates/ready .venv-delegates/vulkan/env .venv-tflite-runtime/ready .venv-cuda/ready
+	. .venv-delegates/vulkan/env && MH_EDGE_DEVICES="$(DELEGATES)" .venv-delegates/bin/python -m pytest tests/delegates \
+		--ignore tests/delegates/test_tflite_runtime.py --ignore tests/delegates/test_cuda.py
+	MH_EDGE_DEVICES=tflite-runtime .venv-tflite-runtime/bin/python -m pytest tests/delegates/test_tflite_runtime.py \
+		tests/delegates/test_contract.py
+	MH_EDGE_DEVICES=cpu .venv-cuda/bin/python -m pytest tests/delegates/test_cuda.py tests/delegates/test_contract.py
+
+DELEGATES := cpu openvino webgpu qnn xnnpack litert-builtin litert-reference litert-gpu litert-npu tflite-micro
+
+# Chromium comes from the system's packages.
+test-browser: .venv/dev
+	command -v chromium > /dev/null || apt-get install --yes --no-install-recommends chromium
+	$(BIN)/python -m pytest tests/browser
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -56,7 +75,7 @@ bench-scale: .venv-bench/ready
 	$(BENCH).scale --output tests/benchmarks/results/scale.md
 
 clean:
-	rm -rf .venv .venv-bench .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-delegates .venv-tflite-runtime .venv-cuda .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/python: Makefile
 	$(PYTHON) -m venv .venv
@@ -65,6 +84,25 @@ clean:
 .venv-bench/ready: Makefile setup.cfg
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	touch $@
+
+.venv-delegates/ready: Makefile setup.cfg
+	$(PYTHON) -m venv .venv-delegates
+	SKIP_SDK_DOWNLOAD=1 .venv-delegates/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) \
+		-e ".[cpu,litert,micro,openvino,webgpu,qnn,litert-npu]"
+	touch $@
+
+.venv-delegates/vulkan/env: .venv-delegates/ready tests/delegates/vulkan.sh
+	tests/delegates/vulkan.sh $(@D)
+
+.venv-tflite-runtime/ready: Makefile setup.cfg
+	$(PYTHON) -m venv .venv-tflite-runtime
+	.venv-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) -e ".[tflite-runtime]"
+	touch $@
+
+.venv-cuda/ready: Makefile setup.cfg
+	$(PYTHON) -m venv .venv-cuda
+	.venv-cuda/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) -e ".[cuda]"
 	touch $@
 
 .venv/local: .venv/python setup.cfg
