@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mh_edge.commands import tables
@@ -32,6 +33,40 @@ def show(console: Console, found: Profile) -> None:
             console.print(f"{row.artifact} on {row.device}: {line}")
     for line in _circumstances(found):
         console.print(line)
+    for row in found.rows:
+        if row.ops:
+            console.print()
+            show_ops(console, row)
+
+
+def show_ops(console: Console, row: Row) -> None:
+    """The time of a row's operations by what they are, by rule, and by head where there is a MultiHead."""
+    from mh_edge.artifact import read_manifest
+    from mh_edge.profiling.operations import by_head, by_op, by_rule
+
+    manifest = read_manifest(Path(row.artifact))
+    console.print(f"{row.artifact} on {row.device}: {_between(row)}")
+    for title, shares in (
+        ("operation", by_op(row.ops)),
+        ("rule", by_rule(row.ops)),
+        ("head", by_head(row.ops, () if manifest is None else manifest.choices)),
+    ):
+        if shares:
+            console.print()
+            rows = [(one.name, duration(one.ms), percent(one.share), str(one.count)) for one in shares]
+            tables.show(console, (title, "time", "share", "operations"), rows)
+
+
+def _between(row: Row) -> str:
+    """What the operations take of a call."""
+    total = sum(one.ms for one in row.ops)
+    said = f"{len(row.ops)} operations take {duration(total)} of a call"
+    ms = row.mean_ms if row.latency is None else row.latency.p50
+    if ms is None:
+        return f"{said}."
+    if total <= ms:
+        return f"{said} of {duration(ms)}; {duration(ms - total)} pass between operations."
+    return f"{said}, timed apart, which slows them down: a whole call without that takes {duration(ms)}."
 
 
 def _speed(row: Row) -> tuple[str, ...]:

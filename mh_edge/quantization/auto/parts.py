@@ -1,11 +1,9 @@
 """The parts of a float file that can be quantized or left in float each on its own: its layers.
 
-In files of ours an operation is named `<layer path>/<operation>` (.onnx) or `<layer path>/mh_edge.<rule>/<operation>`
-(.tflite, by the tensor it makes); PyTorch and Keras name theirs `<layer path>/<operation>` too. The TFLite converter
-puts the model before each path and a number behind each name of it, `model_1/dense_1`, which a part's name leaves out.
-A product without a path is a part of its own. The heads of a MultiHead that stand as operations side by side are parts
-of their own as well; in .tflite files they have paths of their own. Heads of attention, and heads that were merged into
-one wide operation, are columns of one weight: an operation is quantized whole or not at all, so those can be measured
+`mh_edge.layerpaths` tells how files name them; those of PyTorch and Keras do as .onnx files of ours. A product without
+a path is a part of its own. The heads of a MultiHead that stand as operations side by side are parts of their own as
+well; in .tflite files they have paths of their own. Heads of attention, and heads that were merged into one wide
+operation, are columns of one weight: an operation is quantized whole or not at all, so those can be measured
 (`Part.heads`) but not kept in float one by one.
 """
 
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mh_edge import layerpaths
 from mh_edge.artifact import Artifact
 from mh_edge.errors import UsageError
 from mh_edge.inspection import RULE_KEY
@@ -36,9 +35,6 @@ _REPEATED = re.compile(r"/\d+$")
 """What `onnxmodel.load` adds to the second operation of a name."""
 _MARKED = re.compile(r"^(.+)/mh_edge\.(\w+)/")
 """The path and the rule of the innermost marked layer in the name of a TFLite tensor."""
-_MARK = "mh_edge."
-_NUMBERED = re.compile(r"_\d+$")
-"""What the TFLite converter adds to the name of a layer."""
 _MERGED = re.compile(r"^(\d+) .*heads? as one")
 """How the manifest says that several heads became one operation."""
 
@@ -103,7 +99,7 @@ def parts(source: Artifact) -> tuple[Part, ...]:
     part.
     """
     operations = _operations(source)
-    titles = _titles(operations, source.format)
+    titles = layerpaths.titles((operation.layer for operation in operations), source.format)
     products = Counter(operation.layer for operation in operations if operation.weights)
     grouped: dict[str, list[_Operation]] = {}
     for operation in operations:
@@ -133,7 +129,7 @@ def resolved(names: Sequence[str], source: Artifact) -> tuple[str, ...]:
     weight it has. Raises UsageError for a name that nothing has.
     """
     operations = _operations(source)
-    layers = _callable(operations, source.format)
+    layers = layerpaths.names((operation.layer for operation in operations), source.format)
     called = {one.name: (one.name, *layers.get(one.layer, ())) for one in operations}
     found = {name: [one for one, of in called.items() if any(belongs(each, [name]) for each in of)] for name in names}
     for name, those in found.items():
@@ -195,29 +191,6 @@ def _matrices(operations: Iterable[_Operation]) -> Iterable[Weight]:
 def _operations(source: Artifact) -> list[_Operation]:
     onnx = source.format == "onnx"
     return list(_onnx(onnxmodel.load(source)) if onnx else _tflite(litert.read(source.path)))
-
-
-def _callable(operations: Sequence[_Operation], format: str) -> dict[str, tuple[str, ...]]:
-    """Path of each layer -> what a user may call it: that and, in a .tflite file, the path without the model (if all
-    paths begin with one) and the rules, and that without numbers as well. The model itself has no name.
-    """
-    layers = {operation.layer for operation in operations if operation.layer}
-    if format == "onnx":
-        return {layer: (layer,) for layer in layers}
-    models = {layer.partition("/")[0] for layer in layers} if any("/" in layer for layer in layers) else set()
-    names = {}
-    for layer in sorted(layers):
-        own = [segment for segment in layer.split("/") if not segment.startswith(_MARK)][len(models) == 1 :]
-        plain = "/".join(own), "/".join(_NUMBERED.sub("", segment) for segment in own)
-        names[layer] = tuple(dict.fromkeys((layer, *plain))) if own else ()
-    return names
-
-
-def _titles(operations: Sequence[_Operation], format: str) -> dict[str, str]:
-    """Path of each layer -> the shortest that it may be called, if no other layer is called that."""
-    short = {layer: names[-1] for layer, names in _callable(operations, format).items() if names}
-    times = Counter(short.values())
-    return {layer: name if times[name] == 1 else layer for layer, name in short.items()}
 
 
 def _selecting(name: str, own: Sequence[str], every: Sequence[str]) -> tuple[str, ...]:
