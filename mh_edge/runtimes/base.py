@@ -172,7 +172,7 @@ class Session(ABC):
 
     def _checked(self, feeds: Feeds) -> dict[str, np.ndarray]:
         check_feeds(self.signature, feeds, str(self.path))
-        return {tensor.name: np.ascontiguousarray(feeds[tensor.name]) for tensor in self.signature.inputs}
+        return {tensor.name: np.asarray(feeds[tensor.name], order="C") for tensor in self.signature.inputs}
 
     def refuse(self, reason: object) -> InputError:
         """The error for a feed that the runtime does not take."""

@@ -57,8 +57,8 @@ def op_times(events: Iterable[Mapping[str, Any]], provider: str, calls: int, rul
 
 def _rule(name: str, rules: Mapping[str, str]) -> str:
     """Of the node of that name, or of the one whose name the fused node's name begins with."""
-    begun = max((known for known in rules if known and name.startswith(known)), key=len, default="")
-    return rules.get(name, rules.get(begun, ""))
+    known = max((known for known in rules if known and name.startswith(known)), key=len, default="")
+    return rules[known] if known else ""
 
 
 def rules_of(path: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from onnx import TensorProto, helper, save_model
 
 import artifacts
 from mh_edge.artifact import Manifest, file_sha256
@@ -101,6 +102,17 @@ def test_what_the_runtime_refuses_is_a_sentence_and_the_session_lives_on(tmp_pat
         with pytest.raises(InputError, match=r"ONNX Runtime cannot run .* on this feed: .*out of data bounds"):
             session.run({"ids": np.full((1, 4), 99, "int32")})
         session.run({"ids": np.ones((1, 4), "int32")})
+
+
+def test_a_scalar_stays_one(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [])
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])], "g", [x], [helper.make_tensor_value_info("y", 1, [])]
+    )
+    path = tmp_path / "scalar.onnx"
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with open_session(path) as session:
+        assert session.run({"x": np.array(2, "float32")})["y"].shape == ()
 
 
 def test_a_free_size_is_one_size(tmp_path: Path) -> None:
