@@ -14,7 +14,7 @@ import tflite_files
 from mh_edge.errors import InputError, UnavailableError, UsageError
 from mh_edge.runtimes import adapter, litert_npu, plain_device, tflite_runtime, vulkan
 from mh_edge.runtimes.base import Session
-from mh_edge.runtimes.lite import profiler
+from mh_edge.runtimes.lite import file, profiler
 from mh_edge.runtimes.lite.nodes import Node
 from mh_edge.runtimes.lite.reasons import why_not
 from mh_edge.runtimes.litert_gpu import LiteRtGpuSession
@@ -141,6 +141,13 @@ def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnavailableError, match="no driver") as caught:
         LiteRtGpuSession(tflite_files.dense(tmp_path / "dense.tflite"))
     assert caught.value.hint == "apt-get install it"
+
+
+def test_an_old_litert(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "version", lambda package: "2.1.2")
+    with pytest.raises(UnavailableError, match=r"ai-edge-litert 2\.1\.2 does not let its GPU be asked for") as caught:
+        LiteRtGpuSession.load()
+    assert caught.value.hint == 'pip install "ai-edge-litert>=2.3"'
 
 
 def test_openvino_missing_or_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,9 @@ from mh_edge.runtimes.lite.printed import printed
 from mh_edge.runtimes.placement import Fallback, Placement
 from mh_edge.signature import Signature
 
+OLDEST = (2, 3)
+"""The first LiteRT whose compiled models take options from Python."""
+
 PARTLY = "Some ops are not accelerated"
 """What LiteRT says when the accelerator alone does not take all operations."""
 
@@ -41,6 +44,17 @@ class CompiledSession(LiteFile):
 
     module = "ai_edge_litert"
     packages = ("ai-edge-litert",)
+
+    @classmethod
+    def load(cls) -> str:
+        found = super().load()
+        if tuple(map(int, found.split(".")[:2])) < OLDEST:
+            wanted = f"{cls.packages[0]}>={'.'.join(map(str, OLDEST))}"
+            raise UnavailableError(
+                f"{cls.packages[0]} {found} does not let its {cls.accelerator} be asked for with options",
+                f'pip install "{wanted}"',
+            )
+        return found
 
     @abstractmethod
     def _options(self) -> dict[str, Any]:
