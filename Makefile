@@ -33,6 +33,7 @@ tests: .venv/dev
 
 # Sets of packages that are large, or exclude each other: an environment for each. Software Vulkan stands in for a GPU.
 test-delegates: .venv-delegates/ready .venv-delegates/vulkan/env .venv-tflite-runtime/ready .venv-cuda/ready
+	command -v adb > /dev/null || apt-get install --yes --no-install-recommends adb
 	. .venv-delegates/vulkan/env && MH_EDGE_DEVICES="$(DELEGATES)" .venv-delegates/bin/python -m pytest tests/delegates \
 		--ignore tests/delegates/test_tflite_runtime.py --ignore tests/delegates/test_cuda.py
 	MH_EDGE_DEVICES=tflite-runtime .venv-tflite-runtime/bin/python -m pytest tests/delegates/test_tflite_runtime.py \
