@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 
+from mh_edge.errors import MhEdgeError
 from mh_edge.runtimes import vulkan
 from mh_edge.runtimes.base import Feeds
 from mh_edge.runtimes.ort.plugin import PluginSession
@@ -16,6 +17,9 @@ from mh_edge.signature import Signature
 
 SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
 """The variable with which the plugin takes a software GPU. It then lists a device where there is no Vulkan, too."""
+
+NO_ADAPTER = "Failed to get a WebGPU adapter"
+"""What the plugin says where there is no GPU, from ONNX Runtime 1.32 on as one of its statuses."""
 
 _one_at_a_time = threading.Lock()
 """All sessions of a process share one command encoder: two threads get wrong numbers from it, or crash."""
@@ -51,6 +55,9 @@ class WebGpuSession(PluginSession):
         if vulkan.only_software():
             self.notes = ("a software GPU on the CPU: its times say nothing about a GPU",)
         return signature
+
+    def _unreadable(self, error: Exception) -> MhEdgeError:
+        return self._unstarted(error) if NO_ADAPTER in str(error) else super()._unreadable(error)
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         with _one_at_a_time:

@@ -55,8 +55,12 @@ class PluginSession(OrtSession):
             # A list of `providers` beside that would open the file on the CPU.
             return onnxruntime.InferenceSession(str(self.path), options, enable_fallback=0)
         except RuntimeError as error:  # what ONNX Runtime itself refuses has other classes: the plugin did not start
-            reason, fix = self._lacking()
-            raise UnavailableError(f"{reason}: {_own_words(error)}", fix) from error
+            raise self._unstarted(error) from error
+
+    def _unstarted(self, error: Exception) -> UnavailableError:
+        """What to raise where the plugin itself, and not the file, is what failed."""
+        reason, fix = self._lacking()
+        return UnavailableError(f"{reason}: {_own_words(error)}", fix)
 
 
 @functools.cache
@@ -73,7 +77,7 @@ def _register(name: str, library: str) -> None:
         ) from error
 
 
-def _own_words(error: RuntimeError) -> str:
+def _own_words(error: Exception) -> str:
     """The end of a message that begins with places in ONNX Runtime's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].rpartition(" was false. ")[2] if lines else type(error).__name__
