@@ -89,9 +89,15 @@ def test_what_fell_back_is_grouped_by_operation_and_reason() -> None:
 
 @pytest.mark.parametrize(
     ("edges", "partitions"),
-    [([("a", "b"), ("b", "d")], 1), ([("a", "c"), ("c", "b"), ("b", "d")], 2), ([("a", "c"), ("c", "d")], 3)],
+    [
+        ([("a", "b"), ("b", "d")], 1),
+        ([("a", "c"), ("c", "b"), ("b", "d")], 2),
+        ([("a", "c"), ("a", "b"), ("c", "b"), ("b", "d"), ("a", "d")], 2),  # a residual goes around what fell back
+        ([("a", "c"), ("c", "d")], 3),
+        ([], 3),
+    ],
 )
-def test_partitions_are_connected_groups(edges: list[tuple[str, str]], partitions: int) -> None:
+def test_partitions_are_connected_without_a_way_through_others(edges: list[tuple[str, str]], partitions: int) -> None:
     given = nodes(("A", OTHER), ("B", OTHER), ("C", CPU), ("D", OTHER))
     assert placed(given, OTHER, "proof", lambda: edges).partitions == partitions
 
@@ -182,9 +188,24 @@ def test_bodies_do_not_count_twice() -> None:
 
 
 def test_a_fused_node_has_the_rule_of_the_node_that_it_is_named_after() -> None:
-    events = [run(0), event("heads/MatMul_fused", 0, 1, "FusedMatMul", 0), event("Gelu", 1, 1, "Gelu", 1)]
-    rules = {"heads/MatMul": "MultiHead", "heads": "", "": "Nothing"}
-    assert [one.rule for one in op_times(events, CPU, 1, rules)] == ["MultiHead", ""]
+    names = (
+        "heads/MatMul_fused",
+        "Gelu",
+        "fused heads/MatMul",
+        "InsertedPrecisionFreeCast_heads/MatMul:0",
+        "a/Add_1",
+        "a/Add_10",
+    )
+    events = [run(0), *(event(name, n, 1, "Any", n) for n, name in enumerate(names))]
+    rules = {"heads/MatMul": "MultiHead", "heads": "", "a/Add_1": "Add", "": "Nothing"}
+    assert [one.rule for one in op_times(events, CPU, 1, rules)] == [
+        "MultiHead",
+        "",
+        "MultiHead",
+        "MultiHead",
+        "Add",
+        "",
+    ]
 
 
 def test_rules_come_from_the_file_and_reach_into_bodies(loop: Path) -> None:

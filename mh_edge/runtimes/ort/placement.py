@@ -66,8 +66,8 @@ def placed(
 ) -> Placement:
     """The placement for one provider; the others are fallbacks, one for each operation, provider and reason.
 
-    edges: pairs of names of connected nodes, reasons: name of a node -> why it fell back; both are asked only where
-    something did.
+    edges: pairs of names of connected nodes in the order of the graph, reasons: name of a node -> why it fell back;
+    both are asked only where something did.
     """
     nodes = tuple(nodes)
     own = [node for node in nodes if node.provider == provider]
@@ -76,7 +76,7 @@ def placed(
         # A provider that compiles takes parts of several nodes; one of kernels is recorded node by node.
         partitions = min(1, len(own)) if whole else len({node.part for node in own})
     else:
-        partitions = _connected([node.name for node in own], edges())
+        partitions = _parts(nodes, provider, edges())
     why = {} if whole else reasons()
     groups: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
     for node in nodes:
@@ -89,26 +89,34 @@ def placed(
     return Placement(len(nodes), len(own), partitions, fallbacks, proof)
 
 
-def _connected(names: list[str], edges: Iterable[tuple[str, str]]) -> int:
-    """How many groups the nodes form of which none is connected with another by an edge; a name that several nodes
-    have tells nothing of edges.
+def _parts(nodes: tuple[Assigned, ...], provider: str, edges: Iterable[tuple[str, str]]) -> int:
+    """How many parts the provider runs: its nodes that are connected without a way through nodes of others. A name that
+    several nodes have tells nothing of edges.
     """
-    counted = Counter(names)
-    group = {name: name for name, times in counted.items() if times == 1}
+    counted = Counter(node.name for node in nodes)
+    own = {node.name: node.provider == provider for node in nodes if counted[node.name] == 1}
+    changes = dict.fromkeys(own, 0)  # how often, at most, a way to the node comes back to the provider
+    part = {name: name for name in own if own[name]}
 
     def head(name: str) -> str:
-        while group[name] != name:
-            group[name] = name = group[group[name]]
+        while part[name] != name:
+            part[name] = name = part[part[name]]
         return name
 
-    for one, other in edges:
-        if one in group and other in group:
-            group[head(one)] = head(other)
-    return len({head(name) for name in group}) + sum(times for times in counted.values() if times > 1)
+    known = [(one, other) for one, other in edges if one in own and other in own]
+    for one, other in known:
+        changes[other] = max(changes[other], changes[one] + (own[other] and not own[one]))
+    for one, other in known:
+        if own[one] and own[other] and changes[one] == changes[other]:
+            part[head(one)] = head(other)
+    unnamed = sum(node.provider == provider and counted[node.name] > 1 for node in nodes)
+    return len({head(name) for name in part}) + unnamed
 
 
 def edges_of(optimized: Path) -> Iterator[tuple[str, str]]:
-    """Pairs of names: a node that makes a tensor, and a node of the same graph that takes it."""
+    """Pairs of names, in the order in which the nodes may run: a node that makes a tensor, and one of the same graph
+    that takes it.
+    """
     onnx = require("onnx", "cpu", "counting partitions")
     graphs = [onnx.load_model(str(optimized), load_external_data=False).graph]
     while graphs:

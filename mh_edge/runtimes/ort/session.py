@@ -94,7 +94,7 @@ class OrtSession(Session):
     def load(cls) -> str:
         onnxruntime = wheels.load(cls.device, cls.extra)
         if cls.plugin is None:
-            wheels.require_provider(onnxruntime, cls.provider, cls.install())
+            wheels.require_provider(onnxruntime, cls.provider, cls.install)
         return str(onnxruntime.__version__)
 
     @classmethod

@@ -18,6 +18,9 @@ from mh_edge.runtimes.placement import OpTime
 
 SUFFIX = "_kernel_time"
 
+PREFIXES = ("fused ", "InsertedPrecisionFreeCast_")
+"""What ONNX Runtime puts before the name of a node that it makes of another."""
+
 WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -56,9 +59,11 @@ def op_times(events: Iterable[Mapping[str, Any]], provider: str, calls: int, rul
 
 
 def _rule(name: str, rules: Mapping[str, str]) -> str:
-    """Of the node of that name, or of the one whose name the fused node's name begins with."""
-    known = max((known for known in rules if known and name.startswith(known)), key=len, default="")
-    return rules[known] if known else ""
+    """Of the node of that name, or of the one whose name what ONNX Runtime made of it begins with."""
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    begun = [known for known in rules if known and name.startswith(known) and not name[len(known) :][:1].isalnum()]
+    return rules[max(begun, key=len)] if begun else ""
 
 
 def rules_of(path: Path) -> dict[str, str]:

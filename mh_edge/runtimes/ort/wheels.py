@@ -7,6 +7,7 @@ absent.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -66,8 +67,8 @@ def instead(found: tuple[str, ...], extra: str) -> str:
     return f"pip uninstall -y {' '.join(found)}; {pip_line(extra)}" if found else pip_line(extra)
 
 
-def require_provider(onnxruntime: Any, provider: str, fix: str) -> None:
-    """Raise UnavailableError where the build has no such execution provider."""
+def require_provider(onnxruntime: Any, provider: str, fix: Callable[[], str]) -> None:
+    """Raise UnavailableError where the build has no such execution provider. fix: gives the line that mends it."""
     if provider not in onnxruntime.get_available_providers():
         brought = " and ".join(wheels()) or "onnxruntime"
-        raise UnavailableError(f"{brought} {onnxruntime.__version__} is built without the {provider}.", fix)
+        raise UnavailableError(f"{brought} {onnxruntime.__version__} is built without the {provider}.", fix())
