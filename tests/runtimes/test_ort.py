@@ -93,11 +93,12 @@ def test_what_fell_back_is_grouped_by_operation_and_reason() -> None:
         ([("a", "b"), ("b", "d")], 1),
         ([("a", "c"), ("c", "b"), ("b", "d")], 2),
         ([("a", "c"), ("a", "b"), ("c", "b"), ("b", "d"), ("a", "d")], 2),  # a residual goes around what fell back
-        ([("a", "c"), ("c", "d")], 3),
-        ([], 3),
+        ([("a", "c"), ("c", "d")], 2),  # b runs with a
+        ([("a", "c"), ("c", "b"), ("c", "d")], 2),
+        ([], 1),
     ],
 )
-def test_partitions_are_connected_without_a_way_through_others(edges: list[tuple[str, str]], partitions: int) -> None:
+def test_partitions_are_as_few_as_what_fell_back_allows(edges: list[tuple[str, str]], partitions: int) -> None:
     given = nodes(("A", OTHER), ("B", OTHER), ("C", CPU), ("D", OTHER))
     assert placed(given, OTHER, "proof", lambda: edges).partitions == partitions
 
@@ -105,6 +106,7 @@ def test_partitions_are_connected_without_a_way_through_others(edges: list[tuple
 def test_a_provider_that_compiles_says_its_partitions_itself() -> None:
     given = [*nodes(("A", OTHER), ("B", OTHER), each=False), Assigned("x", "X", CPU, 1), Assigned("y", "Y", OTHER, 2)]
     assert placed(given, OTHER, "proof").partitions == 2
+    assert placed([node for node in given if node.provider == OTHER], OTHER, "proof").partitions == 2
 
 
 def test_nothing_on_the_device_is_no_partition() -> None:

@@ -72,11 +72,9 @@ def placed(
     nodes = tuple(nodes)
     own = [node for node in nodes if node.provider == provider]
     whole = len(own) == len(nodes)
-    if whole or len({node.part for node in own}) < len(own):
-        # A provider that compiles takes parts of several nodes; one of kernels is recorded node by node.
-        partitions = min(1, len(own)) if whole else len({node.part for node in own})
-    else:
-        partitions = _parts(nodes, provider, edges())
+    partitions = len({node.part for node in own})
+    if partitions == len(own):  # a provider of kernels is recorded node by node, one that compiles part by part
+        partitions = min(1, len(own)) if whole else _parts(nodes, provider, edges())
     why = {} if whole else reasons()
     groups: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
     for node in nodes:
@@ -90,27 +88,17 @@ def placed(
 
 
 def _parts(nodes: tuple[Assigned, ...], provider: str, edges: Iterable[tuple[str, str]]) -> int:
-    """How many parts the provider runs: its nodes that are connected without a way through nodes of others. A name that
-    several nodes have tells nothing of edges.
+    """In how many parts the provider can run its nodes: those with as many changes from others to it on the way from
+    the inputs, at most, run together, as a provider that compiles cuts them. A name that several nodes have tells
+    nothing.
     """
     counted = Counter(node.name for node in nodes)
     own = {node.name: node.provider == provider for node in nodes if counted[node.name] == 1}
-    changes = dict.fromkeys(own, 0)  # how often, at most, a way to the node comes back to the provider
-    part = {name: name for name in own if own[name]}
-
-    def head(name: str) -> str:
-        while part[name] != name:
-            part[name] = name = part[part[name]]
-        return name
-
-    known = [(one, other) for one, other in edges if one in own and other in own]
-    for one, other in known:
-        changes[other] = max(changes[other], changes[one] + (own[other] and not own[one]))
-    for one, other in known:
-        if own[one] and own[other] and changes[one] == changes[other]:
-            part[head(one)] = head(other)
-    unnamed = sum(node.provider == provider and counted[node.name] > 1 for node in nodes)
-    return len({head(name) for name in part}) + unnamed
+    changes = dict.fromkeys(own, 0)
+    for one, other in edges:
+        if one in own and other in own:
+            changes[other] = max(changes[other], changes[one] + (own[other] and not own[one]))
+    return len({changes[name] for name in own if own[name]}) or int(any(node.provider == provider for node in nodes))
 
 
 def edges_of(optimized: Path) -> Iterator[tuple[str, str]]:

@@ -193,6 +193,7 @@ class OrtSession(Session):
             options, optimized = self._options(self._onnxruntime), Path(folder, "optimized.onnx")
             options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
             options.optimized_model_filepath = str(optimized)
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
             self._onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
             return list(edges_of(optimized))
 
