@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from mh_edge.forecast.graph import Check, Graph, Node
 from mh_edge.forecast.result import Forecast, Refusal, blockers
+from mh_edge.signature import Signature
+
+FOREIGN = "mh-edge did not export this file: whoever did must do what `export` would"
+FIXING_TOOL = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
 
 Parts = list[list[Node]]
 Dropped = Callable[[Parts], Parts]
@@ -41,14 +45,26 @@ def predicted(
     for part in left:
         refusals |= dict.fromkeys(part, Refusal(why))
     kept = [part for part in parts if part not in left]
+    found = blockers((node.op, refusal) for node, refusal in refusals.items() if refusal is not None)
+    foreign = not graph.ours and any(one.fix.startswith("export") for one in found)
     return Forecast(
         nodes=sum(map(len, kept)),
         total=len(graph.nodes),
         partitions=len(kept),
-        blockers=blockers((node.op, refusal) for node, refusal in refusals.items() if refusal is not None),
+        blockers=found,
         basis=basis,
-        notes=(*notes, *_reservations(graph)),
+        notes=(*notes, FOREIGN) if foreign else notes,
     )
+
+
+def _by_others(signature: Signature) -> str:
+    """ONNX Runtime's own tool, for files that mh-edge did not export."""
+    lines = []
+    for item in signature.inputs:
+        if any(isinstance(size, str) for size in item.shape):
+            shape = ",".join(str(size) if isinstance(size, int) else "N" for size in item.shape)
+            lines.append(f"{FIXING_TOOL} --input_name {item.name} --input_shape {shape}")
+    return "; ".join(lines)
 
 
 def names(text: str) -> frozenset[str]:
@@ -75,10 +91,6 @@ def halves(graph: Graph, check: Check) -> Check:
     return lambda node, graph: stays if unpacks(node) else check(node, graph)
 
 
-def _reservations(graph: Graph) -> tuple[str, ...]:
-    return () if graph.ours else ("mh-edge did not export this file: a fix by export is for files that it did",)
-
-
 def fixed_sizes(node: Node, graph: Graph) -> Refusal | None:
     """Refuses free sizes among inputs and outputs, and names the options that fix those of the model."""
     free = dict.fromkeys(name for tensor in (*node.given, *node.outputs) for name in tensor.free)
@@ -95,10 +107,7 @@ def sizes_fix(graph: Graph) -> str:
     if not graph.free:
         return ""
     if not graph.ours:
-        if graph.format == "tflite":
-            return ""
-        tool = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
-        return "; ".join(f"{tool} --dim_param {name} --dim_value N" for name in graph.free)
+        return _by_others(graph.signature) if graph.format == "onnx" else ""
     options: dict[str, None] = {}
     for name in graph.free:
         long = name == "sequence" or name.endswith("_sequence")

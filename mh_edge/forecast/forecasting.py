@@ -39,7 +39,7 @@ def forecast(path: str | Path, names: Iterable[str] = ()) -> dict[str, Forecast]
     for name in names:
         _require(name, known, found.format)
     ours = bool(found.rules) or read_manifest(path, found.sha256) is not None
-    graph = _READERS[found.format](path, found.signature.free_dims(), ours)
+    graph = _READERS[found.format](path, found.signature, ours)
     return {
         delegate.name: delegate.predict(graph)
         for delegate in known

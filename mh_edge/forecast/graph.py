@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mh_edge.forecast.result import Refusal
-from mh_edge.signature import Dim
+from mh_edge.signature import Dim, Signature
 
 UNKNOWN = "unknown"
 """The name of a size that nobody could infer."""
@@ -64,19 +64,24 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """nodes: in the order of the file. free: names of the free sizes of the inputs. outputs: names. ours: mh-edge
-    exported it. split(taken nodes) -> the connected parts into which the runtime would put them.
+    """nodes: in the order of the file. outputs: names of the tensors. ours: mh-edge exported it. split(taken nodes) ->
+    the connected parts into which the runtime would put them.
     """
 
     path: Path
     format: str
     nodes: Sequence[Node]
-    free: tuple[str, ...]
+    signature: Signature
     outputs: frozenset[str]
     ours: bool
     split: Callable[[frozenset[Node]], list[list[Node]]]
     maker: Mapping[str, Node] = field(init=False)
     users: Mapping[str, tuple[Node, ...]] = field(init=False)
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names of the free sizes of its inputs."""
+        return self.signature.free_dims()
 
     def __post_init__(self) -> None:
         # Names of ONNX's bodies may hide those outside; nodes in them are not looked into.

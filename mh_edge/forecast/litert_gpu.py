@@ -99,10 +99,6 @@ def _shaped(node: Node, graph: Graph) -> Refusal | None:
     twice = len(node.computed) == 2 and node.computed[0].name == node.computed[1].name
     if twice and node.op in PAIRED:
         return Refusal("the same tensor twice")
-    if node.op in ("SELECT", "SELECT_V2"):
-        branches = [item for item in (node.input(1), node.input(2)) if item is not None]
-        if any(item.rank == 2 and not item.constant for item in branches):
-            return Refusal("branches of 2 dimensions that are computed")
     return rank(node, RANK)
 
 

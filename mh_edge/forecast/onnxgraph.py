@@ -15,7 +15,7 @@ from mh_edge.forecast.graph import UNKNOWN, Graph, Node, Tensor
 from mh_edge.packages import require
 from mh_edge.runtimes.base import first_line
 from mh_edge.runtimes.ort.session import DTYPES, SEVERITY_FATAL, failures
-from mh_edge.signature import Dim
+from mh_edge.signature import Dim, Signature
 
 if TYPE_CHECKING:
     import onnx
@@ -30,8 +30,8 @@ gets them is looked at as it is.
 """
 
 
-def read(path: Path, free: tuple[str, ...], ours: bool) -> Graph:
-    """free: names of the free sizes of its inputs. Raises InputError for a file that ONNX Runtime cannot open,
+def read(path: Path, signature: Signature, ours: bool) -> Graph:
+    """signature, ours: what inspecting it told. Raises InputError for a file that ONNX Runtime cannot open,
     UnavailableError when it is not installed.
     """
     onnx = require("onnx", "cpu", PURPOSE)
@@ -61,7 +61,7 @@ def read(path: Path, free: tuple[str, ...], ours: bool) -> Graph:
         return _split(model.graph, {id(proto): node for (proto, _), node in zip(found, nodes, strict=True)}, taken)
 
     outputs = frozenset(value.name for value in model.graph.output)
-    return Graph(path, "onnx", nodes, free, outputs, ours, split)
+    return Graph(path, "onnx", nodes, signature, outputs, ours, split)
 
 
 def _inferred(model: onnx.ModelProto, path: Path) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ OPERATIONS = names(
     "Abs Add And ArgMax ArgMin Atan Attention AveragePool BatchNormalization Cast Ceil Clip Concat Conv ConvTranspose "
     "Cos CumSum DepthToSpace DequantizeLinear Div Einsum Elu Equal Exp Expand Flatten Floor GRU Gather GatherElements "
     "GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization "
-    "HardSigmoid HardSwish Identity If InstanceNormalization IsNaN LRN LSTM LayerNormalization LeakyRelu Less "
+    "HardSigmoid HardSwish Identity InstanceNormalization IsNaN LRN LSTM LayerNormalization LeakyRelu Less "
     "LessOrEqual Log LogSoftmax LpNormalization LpPool MatMul Max MaxPool Mean Min Mish Mod Mul Neg NonZero Not "
     "OneHot Or PRelu Pad Pow QuantizeLinear RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin "
     "ReduceSum Relu Reshape Resize RotaryEmbedding Round STFT ScatterElements ScatterND Selu Sigmoid Sign Sin Slice "
@@ -43,6 +43,16 @@ CONSTANT = {
     "Slice": (1, 2, 3, 4), "Split": (1,), "Tile": (1,), "TopK": (1,),
 }  # fmt: skip
 """Inputs that must be stored in the file."""
+
+OPTIONS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
+    "ArgMax": {"select_last_index": (0,)},
+    "ArgMin": {"select_last_index": (0,)},
+    "CumSum": {"reverse": (0,)},
+    "GatherND": {"batch_dims": (0,)},
+    "Gemm": {"alpha": (1,), "beta": (1, 0)},
+    "LpNormalization": {"p": (2,)},
+}
+"""The values of attributes that it takes, the default first."""
 
 WHAT = {"LSTM": "lengths that are computed (a mask)"}
 
@@ -81,6 +91,8 @@ FIXES = {"com.microsoft.MatMulNBits": FULL}
 
 
 def _known(node: Node, graph: Graph) -> Refusal | None:
+    if node.op == "If":
+        return Refusal("QNN takes a branch whole or not at all, which is not foretold")
     if node.op in FUSED:
         return None if _dynamic_pattern(node, graph) else Refusal("QNN takes it in dynamic quantization only", FULL)
     return None if node.op in OPERATIONS else Refusal("QNN has no such operation", FIXES.get(node.op, ""))
@@ -120,11 +132,12 @@ def _conditions(node: Node, graph: Graph) -> Refusal | None:
         tensor = node.input(place)
         if tensor is not None and not tensor.constant:
             return Refusal(WHAT.get(node.op, "a parameter that is computed"))
+    for name, allowed in OPTIONS.get(node.op, {}).items():
+        if (value := node.options.get(name, allowed[0])) not in allowed:
+            return Refusal(f"{name}={value:g}")
+    if node.op in ("LSTM", "GRU") and "activations" in node.options:
+        return Refusal("activations that are named, be they the usual ones")
     head, mask = node.input(0), node.input(3)
-    if node.op == "CumSum" and node.options.get("reverse", 0):
-        return Refusal("a sum from the end")
-    if node.op == "GatherND" and node.options.get("batch_dims", 0):
-        return Refusal("batch_dims")
     if node.op == "com.microsoft.MatMulNBits" and (head is None or head.rank != 3):
         return Refusal("its 4-bit product takes 3 dimensions only", FULL)
     if node.op == "Attention" and mask is not None and mask.dtype == "bool":
@@ -156,8 +169,8 @@ def _group(node: Node, graph: Graph) -> Refusal | None:
     before = _unit(node, graph)
     if not before or node.op in QUANTIZED:
         return None
-    activations = [one for one in before if one.computed]
-    if node.op in ("Gemm", "MatMul", "Conv") and activations and not _back_to_integers(node, graph):
+    both = len(before) > 1 and any(one.computed for one in before)
+    if node.op in ("Gemm", "MatMul", "Conv") and both and not _back_to_integers(node, graph):
         return Refusal("integers in and floats out", FULL)
     types = [one.input(0).dtype for one in before if one.input(0)]  # type: ignore[union-attr]
     if node.op == "LayerNormalization" and types[0] == "uint16" and "int8" in types[1:2]:

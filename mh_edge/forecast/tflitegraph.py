@@ -9,11 +9,11 @@ from typing import Any
 from mh_edge.flatbuffer import free_dim
 from mh_edge.forecast.graph import Graph, Node, Tensor
 from mh_edge.packages import require
-from mh_edge.signature import Dim
+from mh_edge.signature import Dim, Signature
 
 
-def read(path: Path, free: tuple[str, ...], ours: bool) -> Graph:
-    """A file that was inspected before, so that its tables are known to be whole. free: names of its free sizes."""
+def read(path: Path, signature: Signature, ours: bool) -> Graph:
+    """A file that was inspected before, so that its tables are known to be whole. signature, ours: what that told."""
     schema = require("ai_edge_litert.schema_py_generated", "litert", "the forecast for a .tflite file")
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     nodes = list(_nodes(model, schema))
@@ -24,7 +24,7 @@ def read(path: Path, free: tuple[str, ...], ours: bool) -> Graph:
         bodies = range(model.SubgraphsLength())
         return [part for body in bodies for part in _split([node for node in nodes if node.body == body], taken)]
 
-    return Graph(path, "tflite", nodes, free, outputs, ours, split)
+    return Graph(path, "tflite", nodes, signature, outputs, ours, split)
 
 
 def _nodes(model: Any, schema: Any) -> Iterator[Node]:

@@ -34,4 +34,5 @@ def listed(partitions: Callable[[Any, Any], Any], who: str, fixes: Mapping[str, 
 
 def basis(what: str) -> str:
     """Where the knowledge comes from."""
-    return f"the list of operations of onnxruntime {version('onnxruntime')}'s usability checker ({what})"
+    checker = f"the list of operations of onnxruntime {version('onnxruntime')}'s usability checker ({what})"
+    return f"{checker}, and the types and ranks that its op builders take"
