@@ -1,0 +1,196 @@
+"""The profile in sentences, what went wrong first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from mh_edge.errors import UnavailableError
+from mh_edge.profiling.report.entries import Entry, first_timed, listed
+from mh_edge.profiling.report.html import Child, Element, e, foreign
+from mh_edge.profiling.report.placement import share
+from mh_edge.profiling.result import Failure, Profile
+from mh_edge.runtimes.placement import Placement
+from mh_edge.units import digits
+
+WRONG, FELL_BACK, NOT_HERE, FAILED = ORDER = ("Wrong numbers", "Fell back", "Not available", "Failed")
+"""What can be wrong with a row, the worst first."""
+
+
+def headline(profile: Profile, rows: tuple[Entry, ...]) -> Element:
+    """Passed or failed, and what there is to say about speed, noise, placement and numbers."""
+    passed = profile.passed
+    word = "Passed" if passed else f"Failed, exit code {profile.exit_code}"
+    mark = e("span", "✓" if passed else "✗", class_="mark", aria_hidden="true")
+    fast, proven = [*_speed(rows), *_noise(profile, rows)], [*_numbers(rows), *_placement(rows)]
+    sentences = [*fast, *proven] if passed else [*proven, *fast]
+    spaced: list[Child] = [part for sentence in sentences for part in (sentence, " ")]
+    return e(
+        "div",
+        e("p", mark, word, class_="status"),
+        e("p", *spaced, class_="words"),
+        class_=f"verdict {'good' if passed else 'failed'}",
+    )
+
+
+def problems(profile: Profile, rows: tuple[Entry, ...]) -> Element | None:
+    """A box for each row with something wrong, wrong numbers first; then what fell back and was timed; then remarks."""
+    failed = sorted((one for one in rows if one.row.failure is not None), key=lambda one: ORDER.index(kind(one)))
+    remarks: dict[str, list[str]] = {}
+    for one in rows:
+        for note in one.row.notes:
+            remarks.setdefault(note, []).append(one.label)
+    found = [
+        *(_failed(one, one.row.failure) for one in failed if one.row.failure is not None),
+        *(
+            _fell_back(one, one.row.placement)
+            for one in rows
+            if kind(one) == FELL_BACK and one not in failed and one.row.placement
+        ),
+        *(
+            _box("remark", "Note", foreign(listed(labels, 3), class_="name"), foreign(note))
+            for note, labels in remarks.items()
+        ),
+    ]
+    if not found:
+        return None
+    title = "What went wrong" if failed else "What must be known"
+    return e("section", e("h2", title), *found, id="problems", class_="problems")
+
+
+def kind(one: Entry) -> str:
+    """What is wrong with it, in two words; empty where nothing is."""
+    if one.wrong:
+        return WRONG
+    if one.row.fell_back:
+        return FELL_BACK
+    if one.row.failure is None:
+        return ""
+    return NOT_HERE if one.row.failure.exit_code == UnavailableError.exit_code else FAILED
+
+
+def _speed(rows: tuple[Entry, ...]) -> list[Element | str]:
+    first = first_timed(rows)
+    if first is None or first.latency is None:
+        return ["Nothing was timed."]
+    compared = [
+        one for one in rows if one is not first and one.sound and one.latency is not None and one.row.ratio is not None
+    ]
+    if not compared:
+        return [e("span", e("b", first.shown()), f" takes {first.time(first.latency.p50)} for a call, as a median.")]
+    differing = [(one, one.row.ratio) for one in compared if one.row.ratio is not None and one.row.ratio.differs]
+    faster = [(one, ratio.ratio) for one, ratio in differing if 0 < ratio.ratio < 1]
+    if faster:
+        best, ratio = min(faster, key=lambda pair: pair[1])
+        times = f" ({digits(1 / ratio)} times as fast)" if ratio < 0.5 else ""
+        return [
+            e(
+                "span",
+                e("b", best.shown()),
+                " takes ",
+                e("b", _factor(ratio)),
+                " of the time of ",
+                first.shown(),
+                f"{times}.",
+            )
+        ]
+    slower = [(one, ratio.ratio) for one, ratio in differing if ratio.ratio > 1]
+    if len(slower) == len(compared):
+        nearest, ratio = min(slower, key=lambda pair: pair[1])
+        ahead = "The fastest is " if len(slower) > 1 else ""
+        if ahead:
+            return [
+                e(
+                    "span",
+                    ahead,
+                    e("b", first.shown()),
+                    "; next comes ",
+                    nearest.shown(),
+                    f", which takes ×{_factor(ratio)} of its time.",
+                )
+            ]
+        return [
+            e(
+                "span",
+                e("b", nearest.shown()),
+                " takes ",
+                e("b", _factor(ratio)),
+                " times as long as ",
+                first.shown(),
+                ".",
+            )
+        ]
+    others = "No other" if all(one.sound for one in rows) else "No other that ran where it was asked to"
+    return [
+        e(
+            "span",
+            others,
+            " faster than ",
+            e("b", first.shown()),
+            f" ({first.time(first.latency.p50)}) beyond the noise.",
+        )
+    ]
+
+
+def _noise(profile: Profile, rows: tuple[Entry, ...]) -> list[str]:
+    if first_timed(rows) is None:
+        return []
+    if profile.noise is None or not math.isfinite(profile.noise):
+        return ["The noise of the machine was not measured."]
+    return [f"The noise of the machine is a factor of {profile.noise:.2f}."]
+
+
+def _placement(rows: tuple[Entry, ...]) -> list[str]:
+    count = Counter(kind(one) for one in rows)
+    words = [
+        f"{count[FELL_BACK]} of {len(rows)} fell back, wholly or in part." if count[FELL_BACK] else "",
+        f"{count[NOT_HERE] + count[FAILED]} of {len(rows)} could not be run."
+        if count[NOT_HERE] + count[FAILED]
+        else "",
+    ]
+    ran = [one for one in rows if kind(one) in ("", WRONG)]
+    silent = [one for one in ran if one.row.placement is None]
+    if ran and not silent:
+        words.append(
+            "Everything ran where it was asked to."
+            if len(ran) == len(rows)
+            else "What else ran, ran where it was asked to."
+        )
+    elif ran:
+        words.append(f"{len(silent)} of {len(rows)} {'does' if len(silent) == 1 else 'do'} not tell where it ran.")
+    return [word for word in words if word]
+
+
+def _numbers(rows: tuple[Entry, ...]) -> list[str]:
+    wrong = [one for one in rows if one.wrong]
+    compared = [
+        one.row.agreement for one in rows if one.row.agreement is not None and one.row.agreement.equal is not None
+    ]
+    if wrong:
+        return [f"The numbers of {listed(one.label for one in wrong)} are wrong."]
+    if not compared:
+        return []
+    return [f"The numbers are those of {listed(dict.fromkeys(one.reference for one in compared))}."]
+
+
+def _failed(one: Entry, failure: Failure) -> Element:
+    hint = e("span", " ", foreign(failure.hint, class_="hint")) if failure.hint else None
+    return _box("bad", kind(one), one.shown(), foreign(failure.message), hint)
+
+
+def _fell_back(one: Entry, found: Placement) -> Element:
+    told = [
+        f"{fallback.count} {fallback.op} on {fallback.where}" + (f" ({fallback.reason})" if fallback.reason else "")
+        for fallback in found.fallbacks
+    ]
+    ran = f"{share(found)} ran on the device." + (f" Elsewhere: {listed(told)}." if told else "")
+    return _box("warn", kind(one), one.shown(), foreign(ran), " It was timed all the same.")
+
+
+def _box(kind: str, title: str, of: Element, *children: Child) -> Element:
+    return e("div", e("p", e("b", title, class_="what"), " ", of), e("p", *children), class_=f"problem {kind}")
+
+
+def _factor(ratio: float) -> str:
+    """Two digits behind the point are more than the noise leaves, but for ratios that are next to nothing."""
+    return f"{ratio:.2f}" if 0.1 <= ratio < 10 else digits(ratio)
