@@ -89,7 +89,7 @@ clean:
 
 .venv-delegates/ready: Makefile setup.cfg
 	$(PYTHON) -m venv .venv-delegates
-	SKIP_SDK_DOWNLOAD=1 .venv-delegates/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) \
+	.venv-delegates/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) \
 		-e ".[cpu,litert,micro,openvino,webgpu,qnn,litert-npu]"
 	touch $@
 
@@ -98,7 +98,7 @@ clean:
 
 .venv-tflite-runtime/ready: Makefile setup.cfg
 	$(PYTHON) -m venv .venv-tflite-runtime
-	.venv-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) -e ".[tflite-runtime]"
+	.venv-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) -e ".[tflite-runtime,litert]"
 	touch $@
 
 .venv-cuda/ready: Makefile setup.cfg
