@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mh_edge.errors import InputError
+from mh_edge.errors import InputError, UsageError
 from mh_edge.packages import pip_line
 from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Signature, Tensor
@@ -76,6 +76,8 @@ class Session(ABC):
     """The extra of mh-edge that installs it; "" where `packages` or `plugin` say it all."""
     plugin: ClassVar[str | None] = None
     """A further distribution that it needs beside one of `packages`."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """The names of the settings that it knows; others are refused."""
     arithmetic: ClassVar[str] = "float32"
     """The numbers in which it computes a float32 file: "float16" where it rounds to those."""
 
@@ -102,6 +104,11 @@ class Session(ABC):
         self.input_scales: Mapping[str, Scale] = {}
         self.output_scales: Mapping[str, Scale] = {}
         self.precision = self.arithmetic
+        if unknown := [key for key in self.settings if key not in self.takes]:
+            raise UsageError(
+                f"the device {self.device!r} has no setting {unknown[0]!r}.",
+                f"It takes {', '.join(self.takes)}." if self.takes else "It takes none.",
+            )
         _require_file(self.path)
         self.load()
         self._read_beside()

@@ -28,7 +28,9 @@ BLOCKING = "CUDA_LAUNCH_BLOCKING"
 took to order one, which is not how long it ran.
 """
 
-COPIES = "inputs and outputs lie on the GPU: the time has no copies from and to the host in it"
+COPIES = (
+    "inputs and outputs lie on the GPU: the time has no copies from and to the host in it, and the memory is the host's"
+)
 
 
 class CudaSession(OrtSession):

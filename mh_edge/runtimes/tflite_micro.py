@@ -20,7 +20,6 @@ from mh_edge.errors import InputError, UnavailableError
 from mh_edge.flatbuffer import read_tables
 from mh_edge.packages import require, version
 from mh_edge.runtimes.base import Scale, Session, first_line
-from mh_edge.runtimes.lite.file import refuse_settings
 from mh_edge.runtimes.lite.printed import printed
 from mh_edge.runtimes.placement import Placement
 from mh_edge.signature import Signature, Tensor
@@ -86,7 +85,6 @@ class MicroSession(Session):
         return version(cls.packages[0]) or ""
 
     def _read_beside(self) -> None:
-        refuse_settings(self)
         self._module = require("tflite_micro", EXTRA, f"running {self.path} in {self.runtime}").runtime
         tables = read_tables(self.path, self._module.schema_fb)
         self._told, self._nodes = tables.signature, len(tables.ops)

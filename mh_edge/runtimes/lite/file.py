@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mh_edge.errors import InputError, UsageError
+from mh_edge.errors import InputError
 from mh_edge.packages import require, version
 from mh_edge.runtimes.base import Scale, Session, first_line
 from mh_edge.runtimes.lite.nodes import Node, listed
@@ -24,8 +24,6 @@ class LiteFile(Session):
 
     module: ClassVar[str]
     """The package that holds the interpreter, "ai_edge_litert"."""
-    takes: ClassVar[tuple[str, ...]] = ()
-    """The names of the settings that the device knows."""
 
     runtime = "LiteRT"
     formats = ("tflite",)
@@ -36,7 +34,6 @@ class LiteFile(Session):
         return version(cls.packages[0]) or ""
 
     def _read_beside(self) -> None:
-        refuse_settings(self, self.takes)
         with self.path.open("rb") as file:
             if file.read(8)[4:] != FLATBUFFER_ID:
                 raise InputError(
@@ -80,15 +77,6 @@ class LiteFile(Session):
                 "it.",
                 "Convert it so that only built-in operations are left; fixed sizes (--batch, --sequence) often help.",
             )
-
-
-def refuse_settings(session: Session, takes: tuple[str, ...] = ()) -> None:
-    """Raise UsageError for a setting that the device does not take."""
-    if unknown := [key for key in session.settings if key not in takes]:
-        raise UsageError(
-            f"the device {session.device!r} has no setting {unknown[0]!r}.",
-            f"It takes {', '.join(takes)}." if takes else "It takes none.",
-        )
 
 
 def _names(

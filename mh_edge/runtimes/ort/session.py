@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mh_edge.artifact import read_manifest
-from mh_edge.errors import InputError, MhEdgeError, UsageError
+from mh_edge.errors import InputError, MhEdgeError
 from mh_edge.packages import require
 from mh_edge.runtimes.base import PRECISIONS, Feeds, Session, first_line
 from mh_edge.runtimes.ort import wheels
@@ -81,8 +81,6 @@ class OrtSession(Session):
 
     provider: ClassVar[str]
     """ONNX Runtime's name of the execution provider, "CPUExecutionProvider"."""
-    takes: ClassVar[tuple[str, ...]] = ()
-    """The names of the settings that it knows."""
     fixed: ClassVar[bool] = False
     """Whether it wants free sizes fixed before it opens the file, where they are known."""
 
@@ -102,11 +100,6 @@ class OrtSession(Session):
         return super().install() if cls.plugin is not None else wheels.instead(wheels.wheels(), cls.extra)
 
     def _read_beside(self) -> None:
-        if unknown := [key for key in self.settings if key not in self.takes]:
-            raise UsageError(
-                f"the device {self.device!r} has no setting {unknown[0]!r}.",
-                f"It takes {', '.join(self.takes)}." if self.takes else "It takes none.",
-            )
         self.precision = max(self.precision, _precision(self.path), key=PRECISIONS.index)
         manifest = read_manifest(self.path)
         self._hints = {} if manifest is None else manifest.session_options
