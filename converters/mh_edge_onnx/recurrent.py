@@ -36,6 +36,9 @@ RecurrentLayer = Any
 HOLD = 1e9
 """What a masked step, whose input is 0, adds to the update gate: far more than a state and a bias can take away."""
 
+IMPLIED = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+"""The activations that ONNX means where none are named. QNN takes no operation that names any, be it these."""
+
 TRUSTED = ("cpu",)
 """Runtimes measured to fill Y with zeros beyond sequence_lens, of which ONNX says nothing, and to keep equal keys of
 TopK in order, of which it does.
@@ -168,6 +171,9 @@ def _operation(
 ) -> tuple[ir.Value, ...]:
     """steps: (time, batch, in) -> ONNX's Y and final states."""
     functions = [function for layer in layers for function in cell.functions(layer)]
+    named = activations.recurrent(functions) or {}
+    if named.get("activations") == IMPLIED[cell.op_type] * len(layers):
+        named = {}
     return ctx.ops(
         cell.op_type,
         steps if masking is None else masking.step_inputs(steps),
@@ -177,7 +183,7 @@ def _operation(
         outputs=1 + cell.states,
         hidden_size=layers[0].units,
         direction="bidirectional" if len(layers) == 2 else "reverse" if backward[0] else "forward",
-        **(activations.recurrent(functions) or {}),
+        **named,
         **cell.attributes(layers[0]),
     )
 

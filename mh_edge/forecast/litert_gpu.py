@@ -116,7 +116,7 @@ def _tflite(graph: Graph) -> Forecast:
     check = halves(graph, partial(first, checks=(_listed, _typed, _shaped)))
     notes = [FREE_SIZES] if graph.free else []
     if any(node.op == "CUMSUM" for node in graph.nodes):
-        notes.append("its CUMSUM gave zeros where it was tried: compare the numbers on the device")
+        notes.append("its CUMSUM has given wrong numbers: compare them on the device")
     return predicted(graph, check, BASIS, tuple(notes), dropped=_smaller, why=ONE_PART)
 
 

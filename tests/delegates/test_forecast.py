@@ -1,4 +1,4 @@
-"""The forecast for QNN beside what its plugin really takes, on Qualcomm's simulator: nodes, parts, what is left."""
+"""Forecasts beside what is really taken, by QNN's plugin on Qualcomm's simulator and by LiteRT on a software GPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
+import tflite_files
 from forecast import files
 from mh_edge.errors import InputError
 from mh_edge.forecast.forecasting import forecast
+from mh_edge.runtimes.base import Session
+from mh_edge.runtimes.litert_gpu import LiteRtGpuSession
 from mh_edge.runtimes.qnn import QnnSession
 from quantization import models
 from quantization.models import Case
@@ -54,6 +57,10 @@ def fixed(case: Case, path: Path) -> Path:
     return path
 
 
+def zeros(session: Session) -> dict[str, np.ndarray]:
+    return {item.name: np.zeros(item.shape, item.dtype) for item in session.signature.inputs}  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", [*WHOLE, *CASES])
 def test_the_forecast_is_what_the_plugin_takes(tmp_path: Path, name: str) -> None:
     path = tmp_path / "m.onnx"
@@ -63,8 +70,7 @@ def test_the_forecast_is_what_the_plugin_takes(tmp_path: Path, name: str) -> Non
         fixed(CASES[name](), path)
     found = forecast(path, ["qnn"])["qnn"]
     with QnnSession(path) as session:
-        inputs = session.signature.inputs
-        session.run({item.name: np.zeros(item.shape, item.dtype) for item in inputs})  # type: ignore[arg-type]
+        session.run(zeros(session))
         real = session.placement()
     refused: Counter[str] = Counter()
     for blocker in found.blockers:
@@ -78,7 +84,7 @@ def test_where_they_differ(tmp_path: Path) -> None:
     path = fixed(models.branch(), tmp_path / "m.onnx")
     found = forecast(path, ["qnn"])["qnn"]
     with QnnSession(path) as session:
-        session.run({item.name: np.zeros(item.shape, item.dtype) for item in session.signature.inputs})  # type: ignore[arg-type]
+        session.run(zeros(session))
         real = session.placement()
     assert real.whole
     assert not found.whole
@@ -90,3 +96,25 @@ def test_free_sizes_are_taken_by_neither(tmp_path: Path) -> None:
     assert forecast(path, ["qnn"])["qnn"].nodes == 0
     with pytest.raises(InputError, match="leaves batch free"):
         QnnSession(path)
+
+
+ROW = ("float32", [1, 4], False)
+PARTS = [("EXP", [0], [1]), ("NEG", [1], [2]), ("L2_NORMALIZATION", [2], [3]), ("ABS", [3], [4])]
+CASTS = [("CAST", [0], [1]), ("CAST", [1], [2]), ("EXP", [2], [3])]
+GPU = {
+    "dense": tflite_files.dense,
+    "masked": tflite_files.masked,
+    "the same tensor twice": tflite_files.broken,
+    "the smaller part": lambda path: files.tflite(path, PARTS, [ROW] * 5, [0], [4]),
+    "int64": lambda path: files.tflite(path, CASTS, [ROW, ("int64", [1, 4], False), ROW, ROW], [0], [3]),
+}
+
+
+@pytest.mark.parametrize("name", GPU)
+def test_the_forecast_is_what_the_gpu_takes(tmp_path: Path, name: str) -> None:
+    path = GPU[name](tmp_path / "m.tflite")
+    found = forecast(path, ["litert-gpu"])["litert-gpu"]
+    with LiteRtGpuSession(path) as session:
+        session.run(zeros(session))
+        real = session.placement()
+    assert (found.nodes, found.total, found.partitions) == (real.on_device, real.nodes, real.partitions)

@@ -132,3 +132,14 @@ def test_the_scheme_of_a_tflite_file(make: Make, name: str, scheme: str, fix: st
     assert sum(count for text, count in fixes(was).items() if fix in text) > 3
     assert not any(fix in text for text in fixes(now))
     assert share(now) > share(was)
+
+
+def test_a_recurrent_layer_names_no_activations_that_are_implied(tmp_path: Path) -> None:
+    """QNN takes no LSTM or GRU that names any, so that those of Keras's defaults are left out."""
+    import keras
+
+    x = keras.Input((TIME, 8), name="x")
+    y = keras.layers.Dense(CLASSES)(keras.layers.Bidirectional(keras.layers.GRU(4))(x))
+    path = tmp_path / "gru.onnx"
+    mh_edge.export(keras.Model(x, y), path, verify=False, batch=1)
+    assert forecast(path, ["qnn"])["qnn"].whole
