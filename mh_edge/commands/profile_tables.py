@@ -22,7 +22,7 @@ NOTHING = "-"
 
 def show(console: Console, found: Profile) -> None:
     """How fast, then where and whether right, then what failed and what else must be known."""
-    timed = [row for row in found.rows if row.latency is not None]
+    timed = [row for row in found.rows if row.latency is not None or row.mean_ms is not None]
     if timed:
         tables.show(console, SPEED, [_speed(row) for row in timed])
         console.print()
@@ -70,9 +70,10 @@ def _between(row: Row) -> str:
 
 
 def _speed(row: Row) -> tuple[str, ...]:
-    latency, ratio = row.latency, row.ratio
-    if latency is None or ratio is None:
-        return (row.artifact, row.device, *[NOTHING] * 5)
+    latency, rate = row.latency, NOTHING if row.throughput is None else digits(row.throughput)
+    if latency is None:
+        mean = NOTHING if row.mean_ms is None else f"mean {duration(row.mean_ms)}"
+        return (row.artifact, row.device, mean, *[NOTHING] * 3, rate)
     low, high = latency.interval
     return (
         row.artifact,
@@ -81,7 +82,7 @@ def _speed(row: Row) -> tuple[str, ...]:
         NOTHING if latency.p90 is None else duration(latency.p90),
         NOTHING if latency.p99 is None else duration(latency.p99),
         _ratio(row),
-        NOTHING if row.throughput is None else digits(row.throughput),
+        rate,
     )
 
 

@@ -24,6 +24,9 @@ ANSWER_SECONDS = 30.0
 PUSHED_PER_SECOND = 500_000
 """Bytes, at least, that a device takes in a second: a slow wireless connection."""
 
+MOST_PULLED = 120.0
+"""Seconds that a file from a device may take."""
+
 READY = "device"
 """The state of a device that can be used."""
 
@@ -59,6 +62,10 @@ class Phone:
         done = _adb("-s", self.serial, "push", str(source.resolve()), target, seconds=seconds)
         if done.returncode:
             raise UnavailableError(f"{source} could not be copied to {self}: {_words(done)}.", _room(done))
+
+    def pull(self, source: str, target: Path) -> bool:
+        """Copy a file from it -> whether it was there."""
+        return _adb("-s", self.serial, "pull", source, str(target), seconds=MOST_PULLED).returncode == 0
 
     @contextmanager
     def folder(self) -> Iterator[str]:

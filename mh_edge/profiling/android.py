@@ -2,8 +2,8 @@
 of TensorFlow Lite for .tflite, `onnxruntime_perf_test` for .onnx.
 
 Both files go into a folder of their own on the device, which is removed in the end. The binary runs once for each
-opening, as other devices are opened, on the feed that other devices are timed on, and once more for where nodes ran. It
-gives no outputs, so its numbers are not compared.
+opening, as other devices are opened, on the feed that other devices are timed on; before that once for its numbers, as
+far as the binary gives any, and once for where nodes ran.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import shlex
 import signal
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from mh_edge.errors import InputError
-from mh_edge.inspection import inspect
+from mh_edge.errors import InputError, MhEdgeError
 from mh_edge.openings import OPENINGS, typical
 from mh_edge.profiling.adb import TEMPORARY, Phone, phone
 from mh_edge.profiling.benchmark_output import Printed
 from mh_edge.profiling.benchmarks import BENCHMARKS, MOST_SECONDS, Benchmark
+from mh_edge.profiling.cases import Case
+from mh_edge.profiling.measuring import failure, require_equal, require_placed
 from mh_edge.profiling.result import Agreement, Latency, Row
 from mh_edge.progress import Progress, silent
+from mh_edge.runtimes import SUFFIXES
 
 SLACK_SECONDS = 60.0
 """Beside the calls: loading, compiling for a GPU, warming up."""
@@ -55,71 +56,93 @@ REFUSALS = (
 
 UNDERSTOOD = "Name benchmark_model of TensorFlow Lite for .tflite, onnxruntime_perf_test for .onnx."
 
-NOT_COMPARED = "a benchmark binary gives no outputs"
+NOT_COMPARED = "this benchmark binary gives no outputs"
 
 
 def profile_on_android(
-    artifact: Path,
+    case: Case,
     serial: str | None,
     binary: Path,
     *,
-    feeds: Mapping[str, np.ndarray],
-    sizes: Mapping[str, int],
     threads: int | None,
     runs: int | None,
     seconds: float,
+    rtol: float | None = None,
+    fallback: bool = False,
     flags: Sequence[str] = (),
     on_step: Progress = silent,
 ) -> Row:
     """The row of an artifact on the Android device of that serial number (None: the only one).
 
-    binary: of the artifact's format, built for the device. feeds: what it is timed on. sizes: the free sizes, for
-    execution providers that must know them. runs: timed calls in all openings, None for as many as take `seconds`.
-    flags: further ones for the binary ("--use_gpu=true"; "-e", "nnapi").
+    binary: of the artifact's format, built for the device. runs: timed calls in all openings, None for as many as take
+    `seconds`. rtol: instead of what is allowed by the precision. fallback: whether what did not run on a delegate or
+    provider that was asked for is timed. flags: further ones for the binary ("--use_gpu=true"; "-e", "nnapi").
 
     What the binary does not tell is None; where it knows no percentiles, `mean_ms` alone tells its speed.
 
     Raises UnavailableError when adb or the device cannot be used, InputError when the binary is none that runs there,
-    or prints no figures.
+    or prints no figures. Wrong numbers and falling back are the row's failure.
     """
-    found = inspect(artifact)
     _require_binary(binary)
     device = phone(serial)
-    benchmark = BENCHMARKS[found.format](artifact, feeds, sizes, threads, flags)
+    benchmark = BENCHMARKS[SUFFIXES[case.artifact.suffix.lower()]](case, threads, flags)
+    row = Row(
+        artifact=str(case.artifact),
+        device="adb" if serial is None else f"adb:{serial}",
+        runtime=benchmark.name,
+        bytes=case.bytes,
+        batch=case.batch,
+        quantized=case.quantized,
+        notes=(f"measured on {device}",),
+    )
     with device.folder() as folder, tempfile.TemporaryDirectory(prefix="mh-edge-") as made:
         on_step(f"copying to {device}")
         for name, path in {BINARY: binary, **benchmark.files(Path(made))}.items():
             device.push(path, f"{folder}/{name}")
         device.shell(f"chmod 755 {folder}/{BINARY}")
-        said, printed = "", []
-        for opening in range(OPENINGS):
-            on_step(f"timing on {device}", opening, OPENINGS)
-            counted = None if runs is None else math.ceil(runs / OPENINGS)
-            said, code = _run(device, folder, benchmark.timed(folder, counted, seconds / OPENINGS))
+
+        def run(arguments: Sequence[str]) -> tuple[str, Printed]:
+            said, code = _run(device, folder, arguments)
             figures = benchmark.printed(said)
             if figures is None:
                 raise _refused(binary, benchmark, device, said, code)
-            printed.append(figures)
-        on_step(f"asking where it runs on {device}")
+            return said, figures
+
+        on_step(f"running on {device}")
+        said, _ = run(benchmark.tried(folder))
+        got = benchmark.outputs(device, folder, Path(made))
+        agreement = (
+            Agreement(None, "", why=NOT_COMPARED) if got is None else case.judge([got], benchmark.precision, rtol)
+        )
         where = benchmark.where(device, folder, lambda arguments: _run(device, folder, arguments)[0], said)
-    total = sum(one.ms for one in where.ops)
-    return Row(
-        artifact=str(artifact),
-        device="adb" if serial is None else f"adb:{serial}",
-        runtime=benchmark.name,
-        bytes=found.bytes,
-        batch=_batch(feeds),
+        total = sum(one.ms for one in where.ops)
+        row = replace(
+            row,
+            placement=where.placement,
+            time_share=sum(one.ms for one in where.ops if one.on_device) / total if total else None,
+            agreement=agreement,
+            ops=where.ops,
+            notes=(*row.notes, *([f"its numbers were not compared: {NOT_COMPARED}"] * (got is None)), *where.notes),
+        )
+        try:
+            require_equal(case.artifact, row.device, agreement)
+            if where.placement is not None and not fallback:
+                require_placed(case.artifact, row.device, where.placement)
+        except MhEdgeError as error:
+            return replace(row, failure=failure(error), ops=())
+        printed = []
+        for opening in range(OPENINGS):
+            on_step(f"timing on {device}", opening, OPENINGS)
+            counted = None if runs is None else math.ceil(runs / OPENINGS)
+            printed.append(run(benchmark.timed(folder, counted, seconds / OPENINGS))[1])
+    return replace(
+        row,
         latency=_latency(printed),
         mean_ms=_typical([one.mean for one in printed]),
         load_ms=_median([one.load for one in printed]),
         first_ms=_median([one.first for one in printed]),
         memory=_whole(_median([one.grown for one in printed])),
-        placement=where.placement,
-        time_share=sum(one.ms for one in where.ops if one.on_device) / total if total else None,
-        agreement=Agreement(None, "", why=NOT_COMPARED),
-        ops=where.ops,
-        quantized=found.quantized,
-        notes=(f"measured on {device}; its numbers were not compared: {NOT_COMPARED}", *_notes(printed), *where.notes),
+        notes=(*row.notes, *_notes(printed)),
     )
 
 
@@ -193,8 +216,3 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
-
-
-def _batch(feeds: Mapping[str, np.ndarray]) -> int | None:
-    sizes = {array.shape[0] if array.ndim else None for array in feeds.values()}
-    return sizes.pop() if len(sizes) == 1 else None

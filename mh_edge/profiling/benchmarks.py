@@ -14,17 +14,21 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from mh_edge.arrayfiles import read_npz
 from mh_edge.artifact import read_manifest
 from mh_edge.inspection import external_data
 from mh_edge.packages import require
 from mh_edge.profiling import benchmark_output as output
 from mh_edge.profiling.adb import Phone
+from mh_edge.profiling.cases import Case
+from mh_edge.profiling.feeding import Arrays
 from mh_edge.runtimes.lite.file import plain_name
 from mh_edge.runtimes.ort.placement import Assigned, placed
 from mh_edge.runtimes.ort.times import op_times, rules_of
@@ -38,6 +42,9 @@ MOST_SECONDS = 300.0
 
 OP_CALLS = 20
 """In how many calls operations are timed, in a run of its own: it slows them down."""
+
+OUTPUTS = "outputs"
+"""What the file of them is called on the device."""
 
 DENORMALS = "session.set_denormal_as_zero"
 """The session option that a manifest may ask for and perf_test has a flag for."""
@@ -53,24 +60,22 @@ class Where:
 
 
 class Benchmark(ABC):
-    """An artifact, the feed it is timed on, and how a binary is asked to time it in a folder of the device.
+    """How a binary is asked to time an artifact, on the first of its feeds, in a folder of the device.
 
-    flags: the user's own, the last ones on the line.
+    flags: the user's own, the last ones on the line. precision: of the numbers that the device may compute in.
     """
 
     name: ClassVar[str]
     model: ClassVar[str]
     """What the artifact is called on the device."""
 
-    def __init__(
-        self,
-        artifact: Path,
-        feeds: Mapping[str, np.ndarray],
-        sizes: Mapping[str, int],
-        threads: int | None,
-        flags: Sequence[str],
-    ) -> None:
-        self.artifact, self.feeds, self.sizes, self.threads, self.flags = artifact, feeds, sizes, threads, flags
+    def __init__(self, case: Case, threads: int | None, flags: Sequence[str]) -> None:
+        self.case, self.threads, self.flags = case, threads, flags
+        self.feeds = read_npz(case.files[0])
+
+    @property
+    def precision(self) -> str:
+        return "float32"
 
     @abstractmethod
     def files(self, made: Path) -> dict[str, Path]:
@@ -80,13 +85,22 @@ class Benchmark(ABC):
     def timed(self, folder: str, runs: int | None, seconds: float) -> list[str]:
         """The arguments with which the binary times so many calls, or as many as take so long."""
 
+    def tried(self, folder: str) -> list[str]:
+        """The arguments of the first run, whose outputs are asked for."""
+        return self.timed(folder, 1, 0.0)
+
+    def outputs(self, phone: Phone, folder: str, made: Path) -> Arrays | None:
+        """What that run gave, by name; None where it does not tell."""
+        del phone, folder, made
+        return None
+
     @abstractmethod
     def printed(self, text: str) -> output.Printed | None:
         """The figures in what it printed, None where there are none."""
 
     @abstractmethod
     def where(self, phone: Phone, folder: str, run: Run, said: str) -> Where:
-        """Where the nodes ran and how long each took, from another run. said: what the run that was timed printed."""
+        """Where the nodes ran and how long each took, from another run. said: what the first run printed."""
 
 
 class TfliteBenchmark(Benchmark):
@@ -94,17 +108,41 @@ class TfliteBenchmark(Benchmark):
 
     name, model = "benchmark_model", "model.tflite"
 
+    @cached_property
+    def _inputs(self) -> list[np.ndarray]:
+        return [self.feeds[name] for name in _names(self.case.artifact, "Inputs")]
+
     def files(self, made: Path) -> dict[str, Path]:
-        self._inputs = [self.feeds[name] for name in _graph_inputs(self.artifact)]
-        found = {self.model: self.artifact}
+        found = {self.model: self.case.artifact}
         for place, array in enumerate(self._inputs):
             found[f"input{place}"] = made / f"input{place}"
             found[f"input{place}"].write_bytes(np.ascontiguousarray(array).tobytes())
         return found
 
+    @property
+    def precision(self) -> str:
+        """Delegates for other processors than the CPU round to float16 where they are not told otherwise."""
+        asked = any(word != "XNNPACK" for word in _delegates(self.flags)) or any("fp16" in flag for flag in self.flags)
+        return "float16" if asked else "float32"
+
     def timed(self, folder: str, runs: int | None, seconds: float) -> list[str]:
         least = ["--num_runs=1", f"--min_secs={seconds:g}"] if runs is None else [f"--num_runs={runs}", "--min_secs=0"]
         return [*self._arguments(folder), *least, f"--max_secs={MOST_SECONDS:g}", *self.flags]
+
+    def tried(self, folder: str) -> list[str]:
+        return [*self.timed(folder, 1, 0.0), f"--output_filepath={folder}/{OUTPUTS}"]
+
+    def outputs(self, phone: Phone, folder: str, made: Path) -> Arrays | None:
+        names = _names(self.case.artifact, "Outputs")
+        if not phone.pull(f"{folder}/{OUTPUTS}", made / OUTPUTS) or set(names) != self.case.expected[0].keys():
+            return None
+        content, found = (made / OUTPUTS).read_bytes(), {}
+        for name in names:  # one after the other, in the order of the graph
+            like = self.case.expected[0][name]
+            own, content = content[: like.nbytes], content[like.nbytes :]
+            array = np.frombuffer(own[: len(own) - len(own) % like.itemsize], like.dtype)
+            found[name] = array.reshape(like.shape) if array.size == like.size else array
+        return found
 
     def _arguments(self, folder: str) -> list[str]:
         # Inputs are taken in the order of the graph; the names only tell them apart, and real ones may hold commas.
@@ -147,9 +185,9 @@ class OrtBenchmark(Benchmark):
 
     def files(self, made: Path) -> dict[str, Path]:
         onnx = require("onnx", "cpu", "a benchmark of an .onnx file")
-        found = {self.model: self.artifact}
-        model = onnx.load_model(str(self.artifact), load_external_data=False)
-        found |= {name: self.artifact.parent / name for name in external_data(model)}
+        found = {self.model: self.case.artifact}
+        model = onnx.load_model(str(self.case.artifact), load_external_data=False)
+        found |= {name: self.case.artifact.parent / name for name in external_data(model)}
         for place, (name, array) in enumerate(self.feeds.items()):
             path = made / f"input_{place}.pb"
             path.write_bytes(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name).SerializeToString())
@@ -169,10 +207,10 @@ class OrtBenchmark(Benchmark):
 
     def _arguments(self) -> list[str]:
         threads = [] if self.threads is None else ["-x", str(self.threads)]
-        manifest = read_manifest(self.artifact)
+        manifest = read_manifest(self.case.artifact)
         hint = ["-z"] if manifest is not None and manifest.session_options.get(DENORMALS) == "1" else []
         # Only the CPU takes free sizes as they are.
-        fixed = {} if self.provider == "cpu" else self.sizes
+        fixed = {} if self.provider == "cpu" else self.case.sizes
         sizes = [("-f", f"{name}:{size}") for name, size in fixed.items() if not re.search(r"[\s:]", name)]
         return [*threads, *hint, *chain.from_iterable(sizes)]
 
@@ -190,7 +228,7 @@ class OrtBenchmark(Benchmark):
         kernels = [event for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {})]
         known = {str(event["args"]["provider"]) for event in kernels}
         provider = next((one for one in known if one.lower() == f"{self.provider}executionprovider"), self.provider)
-        times = op_times(events, provider, OP_CALLS, rules_of(self.artifact))
+        times = op_times(events, provider, OP_CALLS, rules_of(self.case.artifact))
         nodes = {
             str(event["args"]["node_index"]): (event["name"].removesuffix("_kernel_time"), event["args"])
             for event in kernels
@@ -239,18 +277,27 @@ def _delegates(flags: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(match[1].upper() for match in (*found, *libraries) if match))
 
 
-def _graph_inputs(path: Path) -> list[str]:
-    """The names of the inputs, in the order of the graph, which need not be that of the signature."""
+def _names(path: Path, ends: Literal["Inputs", "Outputs"]) -> list[str]:
+    """The names of the inputs or outputs, in the order of the graph, which need not be that of the signature."""
     schema = require("ai_edge_litert.schema_py_generated", "litert", "a benchmark of a .tflite file")
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     graph = model.Subgraphs(0)
-    names = {}
+    named: dict[int, list[str]] = {}  # one tensor may be several outputs
     if model.SignatureDefsLength():
-        definition = model.SignatureDefs(0)
-        entries = [definition.Inputs(place) for place in range(definition.InputsLength())]
-        names = {entry.TensorIndex(): entry.Name().decode() for entry in entries}
-    indices = [int(graph.Inputs(place)) for place in range(graph.InputsLength())]
-    return [names.get(index) or plain_name(graph.Tensors(index).Name().decode()) for index in indices]
+        for entry in _all(model.SignatureDefs(0), ends):
+            named.setdefault(entry.TensorIndex(), []).append(entry.Name().decode())
+    indices = map(int, _all(graph, ends))
+    return [
+        named[index].pop(0) if named.get(index) else plain_name(graph.Tensors(index).Name().decode())
+        for index in indices
+    ]
+
+
+def _all(table: Any, ends: str) -> list[Any]:
+    """The inputs or outputs of a table of TFLite's schema."""
+    if ends == "Inputs":
+        return [table.Inputs(place) for place in range(table.InputsLength())]
+    return [table.Outputs(place) for place in range(table.OutputsLength())]
 
 
 def _whole(seconds: float) -> str:

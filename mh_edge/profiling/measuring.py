@@ -156,7 +156,7 @@ def _open(one: _Live, *, check: bool) -> None:
         if not job.fallback:
             require_placed(job.artifact, job.device, one.times.placement)
         one.times.agreement = job.compare(session, opened)
-        _require_equal(job, one.times.agreement)
+        require_equal(job.artifact, job.device, one.times.agreement)
     if not one.control:
         one.times.load_ms.append(opened.load_ms)
         one.times.first_ms.append(first)
@@ -178,7 +178,8 @@ def require_placed(artifact: Path, device: str, placement: Placement) -> None:
     )
 
 
-def _require_equal(job: Job, found: Agreement) -> None:
+def require_equal(artifact: Path, device: str, found: Agreement) -> None:
+    """Raise NotEqualError where a device's numbers are wrong."""
     if found.equal is not False:
         return
     if found.error is None:
@@ -189,7 +190,7 @@ def _require_equal(job: Job, found: Agreement) -> None:
             f"the difference is {found.error:.2g} of the largest number, and {found.allowed:.2g} is allowed"
         )
     raise NotEqualError(
-        f"the numbers of {str(job.artifact)!r} on {job.device!r} are wrong: {what}.",
+        f"the numbers of {str(artifact)!r} on {device!r} are wrong: {what}.",
         "It is not timed. Run it elsewhere, or look for the operation with --ops and other files.",
     )
 

@@ -18,7 +18,7 @@ from mh_edge.errors import InputError, MhEdgeError, UsageError
 from mh_edge.openings import OPENINGS
 from mh_edge.profiling.cases import Asked, Case, prepare
 from mh_edge.profiling.feeding import Sizes
-from mh_edge.profiling.measuring import Job, Times, failure, measure, require_placed
+from mh_edge.profiling.measuring import Job, Times, failure, measure
 from mh_edge.profiling.plan import Pair, pairs
 from mh_edge.profiling.result import Agreement, Profile, Row
 from mh_edge.profiling.rows import control_noise, row, with_ratios
@@ -144,25 +144,19 @@ def _on_phone(pair: Pair, case: Case, ways: _Ways, on_step: Progress) -> Row:
     _, _, serial = pair.device.partition(":")
     try:
         found = profile_on_android(
-            pair.artifact,
+            case,
             serial or None,
             ways.binary or Path(),
-            feeds=read_npz(case.files[0]),
-            sizes=case.sizes,
             threads=ways.threads,
             runs=ways.runs,
             seconds=ways.seconds,
+            rtol=ways.rtol,
+            fallback=ways.fallback,
             flags=ways.flags,
             on_step=on_step,
         )
     except MhEdgeError as error:
         return replace(row(pair, case, None, ways.ops), failure=failure(error))
-    if found.placement is not None and not ways.fallback:
-        try:
-            require_placed(pair.artifact, pair.device, found.placement)
-        except MhEdgeError as error:
-            bare = row(pair, case, None, ways.ops)
-            return replace(bare, runtime=found.runtime, placement=found.placement, failure=failure(error))
     return found if ways.ops else replace(found, ops=())
 
 

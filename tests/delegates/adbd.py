@@ -114,11 +114,18 @@ class _Stream:
         self.transport.send(b"CLSE", self.number, self.number)
 
     def sync(self, service: str) -> None:
-        """STAT, SEND with DATA and DONE, QUIT."""
+        """STAT, RECV and SEND with DATA and DONE, QUIT."""
         while (request := self._read(8)) and request[:4] != b"QUIT":
             text = self._read(int.from_bytes(request[4:], "little")).decode()
+            path = Path(self.transport.device.there(text))
             if request[:4] == b"STAT":
-                self._write(b"STAT" + bytes(12))
+                found = path.stat() if path.is_file() else None
+                told = (found.st_mode, found.st_size, int(found.st_mtime)) if found else (0, 0, 0)
+                self._write(b"STAT" + struct.pack("<3I", *told))
+                continue
+            if request[:4] == b"RECV":
+                content = path.read_bytes()
+                self._write(b"DATA" + struct.pack("<I", len(content)) + content + b"DONE" + bytes(4))
                 continue
             assert request[:4] == b"SEND", request
             path = Path(self.transport.device.there(text.rpartition(",")[0]))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import adbd
 import devices
-import numpy as np
 import pytest
 
 from mh_edge.errors import InputError, UnavailableError
@@ -23,6 +22,7 @@ from mh_edge.profiling.adb import phone
 from mh_edge.profiling.result import Row
 from profiling import printed
 from profiling.fake_adb import Fake
+from profiling.test_android import X, case
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +70,9 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
 
 def profile(files: Path, serial: str | None = None) -> Row:
     return android.profile_on_android(
-        files / "m.tflite",
+        case(files / "m.tflite", {"x": X}, {}),
         serial,
         files / "the 'binary'",
-        feeds={"x": np.ones(2, np.float32)},
-        sizes={},
         threads=1,
         runs=5,
         seconds=1.0,
@@ -102,14 +100,18 @@ def test_the_program_without_a_device(files: Path) -> None:
 
 
 def test_with_a_device(files: Path, fake: Fake) -> None:
+    (fake.root / "outputs").write_bytes((X * X).tobytes())
     row = profile(files, fake.serial)
+    assert row.agreement is not None
+    assert row.agreement.equal
     assert row.device == f"adb:{fake.serial}"
     assert row.latency is not None
-    assert row.notes[0].startswith("measured on Stand-in (Android 15, arm64-v8a)")
-    assert fake.benchmark[0][-1] == '--benchmark_name=it\'s "a b" $HOME;'
-    assert len(fake.benchmark) == 6
+    assert row.notes[0] == "measured on Stand-in (Android 15, arm64-v8a)"
+    assert fake.benchmark[-1][-1] == '--benchmark_name=it\'s "a b" $HOME;'
     assert fake.left == []
-    assert profile(files).device == "adb"
+    (fake.root / "outputs").unlink()
+    row = profile(files)
+    assert (row.device, row.notes[1]) == ("adb", f"its numbers were not compared: {android.NOT_COMPARED}")
 
 
 def test_a_binary_that_ends_badly(files: Path, fake: Fake) -> None:

@@ -35,18 +35,26 @@ if words[2] == "push":
         open(target, "w").write(open(root + "/benchmark").read())
     else:
         open(target, "wb").write(open(source, "rb").read())
+elif words[2] == "pull":
+    if not os.path.exists(there(words[3])):
+        sys.exit("adb: error: failed to stat remote object '" + words[3] + "': No such file or directory")
+    open(words[4], "wb").write(open(there(words[3]), "rb").read())
 elif words[2] == "shell":
     properties = "getprop() {{ case $1 in *model) echo Pixel 8;; *release) echo 15;; *abi) echo arm64-v8a;; esac; }}; "
     os.execvp("sh", ["sh", "-c", properties + there(words[3])])
 """
 
 BENCHMARK = """#!{python} -IS
-import json, sys, time
+import json, os, sys, time
 root, words = {root!r}, sys.argv[1:]
 with open(root + "/benchmark.jsonl", "a") as file:
     print(json.dumps(words), file=file)
 said = json.load(open(root + "/said.json"))
 time.sleep(said["sleep"])
+asked = [word.partition("=")[2] for word in words if word.startswith("--output_filepath=")]
+if asked and os.path.exists(root + "/outputs"):
+    with open(asked[0], "wb") as file:
+        file.write(open(root + "/outputs", "rb").read())
 if "-p" in words:
     with open(words[words.index("-p") + 1] + "_2026-11-23.json", "w") as file:
         file.write(open(root + "/profile.json").read())

@@ -19,7 +19,10 @@ from mh_edge.errors import InputError, UnavailableError
 from mh_edge.machine import SQUARE_ONNX, SQUARE_TFLITE
 from mh_edge.openings import OPENINGS
 from mh_edge.profiling import android
+from mh_edge.profiling.cases import Case
 from mh_edge.profiling.result import Row
+from mh_edge.runtimes.apart import Opened
+from mh_edge.signature import Signature
 from profiling import printed
 from profiling.fake_adb import Fake
 
@@ -50,6 +53,23 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     return fake
 
 
+def case(artifact: Path, feeds: dict[str, np.ndarray], sizes: dict[str, int], expected: np.ndarray = X * X) -> Case:
+    """What `profile` knows of an artifact before it is run on a device."""
+    np.savez(artifact.with_suffix(".npz"), **feeds)  # type: ignore[arg-type]
+    return Case(
+        artifact=artifact,
+        files=(artifact.with_suffix(".npz"),),
+        sizes=sizes,
+        batch=len(feeds["x"]),
+        source="a test",
+        reference="litert-builtin",
+        opened=Opened(Signature((), ()), {}, {}, "float32", (), 1.0),
+        expected=({"y": expected},),
+        bytes=artifact.stat().st_size,
+        quantized=None,
+    )
+
+
 @pytest.fixture
 def profiled(tmp_path: Path) -> Callable[..., Row]:
     """Profile the square of a vector, in the format asked for."""
@@ -59,8 +79,9 @@ def profiled(tmp_path: Path) -> Callable[..., Row]:
     (tmp_path / "a model's.onnx").write_bytes(SQUARE_ONNX)
 
     def profile(kind: str = "tflite", serial: str | None = None, **asked: Any) -> Row:
-        settings: dict[str, Any] = {"feeds": {"x": X}, "sizes": {}, "threads": 2, "runs": None, "seconds": 5.0} | asked
-        return android.profile_on_android(tmp_path / f"a model's.{kind}", serial, binary, **settings)
+        known = case(tmp_path / f"a model's.{kind}", {"x": X}, asked.pop("sizes", {}))
+        settings: dict[str, Any] = {"threads": 2, "runs": None, "seconds": 5.0} | asked
+        return android.profile_on_android(known, serial, binary, **settings)
 
     return profile
 
@@ -80,7 +101,8 @@ def test_row_of_tflite(fake: Fake, profiled: Callable[..., Row]) -> None:
     assert row.placement is not None
     assert (row.placement.nodes, row.placement.on_device, row.fell_back) == (6, 6, False)
     assert row.notes == (
-        f"measured on Pixel 8 (Android 15, arm64-v8a); its numbers were not compared: {android.NOT_COMPARED}",
+        "measured on Pixel 8 (Android 15, arm64-v8a)",
+        f"its numbers were not compared: {android.NOT_COMPARED}",
         "on the phone's CPU: TfLiteXNNPackDelegate 5 of 6 nodes, TensorFlow Lite's own kernels the others",
     )
 
@@ -91,7 +113,7 @@ def test_what_the_device_is_asked(fake: Fake, profiled: Callable[..., Row]) -> N
     assert re.fullmatch(r"/data/local/tmp/mh-edge-[0-9a-f]{8}", folder)
     pushed = [words[4].removeprefix(f"{folder}/") for words in fake.adb if words[2:3] == ["push"]]
     assert pushed == ["benchmark", "model.tflite", "input0"]
-    assert len(fake.benchmark) == OPENINGS + 1
+    assert len(fake.benchmark) == OPENINGS + 2
     there = str(fake.root / "device") + folder.removeprefix("/data/local/tmp")
     asked = [
         f"--graph={there}/model.tflite",
@@ -101,8 +123,10 @@ def test_what_the_device_is_asked(fake: Fake, profiled: Callable[..., Row]) -> N
         "--num_threads=2",
     ]
     user = '--benchmark_name=it\'s "a b" $HOME'
-    assert fake.benchmark[0] == [*asked, "--num_runs=1", "--min_secs=1", "--max_secs=300", user]
-    assert fake.benchmark[-1][len(asked) :] == [
+    trial = ["--num_runs=1", "--min_secs=0", "--max_secs=300", user, f"--output_filepath={there}/outputs"]
+    assert fake.benchmark[0] == [*asked, *trial]
+    assert fake.benchmark[2] == [*asked, "--num_runs=1", "--min_secs=1", "--max_secs=300", user]
+    assert fake.benchmark[1][len(asked) :] == [
         "--num_runs=20",
         "--min_secs=0",
         "--max_secs=300",
@@ -115,7 +139,7 @@ def test_what_the_device_is_asked(fake: Fake, profiled: Callable[..., Row]) -> N
 
 def test_number_of_calls(fake: Fake, profiled: Callable[..., Row]) -> None:
     profiled(runs=12, threads=None)
-    assert fake.benchmark[0][-3:] == ["--num_runs=3", "--min_secs=0", "--max_secs=300"]
+    assert fake.benchmark[-1][-3:] == ["--num_runs=3", "--min_secs=0", "--max_secs=300"]
     assert not any("threads" in word for word in fake.benchmark[0])
 
 
@@ -132,16 +156,23 @@ def test_times_of_operations(fake: Fake, profiled: Callable[..., Row]) -> None:
 
 def test_a_delegate_that_takes_a_part(fake: Fake, profiled: Callable[..., Row]) -> None:
     fake.says(timed=printed.TFLITE.format(delegates=printed.GPU, **printed.PERCENTILES), ops=GPU_TABLE)
-    row = profiled(flags=("--use_gpu=true",))
+    row = profiled(flags=("--use_gpu=true",), fallback=True)
     assert row.placement is not None
     assert (row.placement.on_device, row.placement.nodes, row.placement.partitions) == (4, 6, 2)
     assert row.fell_back
+    assert row.failure is None
     (fallback,) = row.placement.fallbacks
     assert (fallback.op, fallback.count, fallback.nodes) == ("CUMSUM", 2, ("one", "two"))
     assert fallback.reason == "Operation is not supported"
     assert row.time_share == pytest.approx(6 / 8)
-    assert not any("xnnpack" in word for word in fake.benchmark[0])  # timed as an application runs it
-    assert fake.benchmark[-1][-1] == "--use_xnnpack=false"  # which would hide what the GPU leaves
+    assert not any("xnnpack" in word for word in fake.benchmark[-1])  # timed as an application runs it
+    assert fake.benchmark[1][-1] == "--use_xnnpack=false"  # which would hide what the GPU leaves
+    failed = profiled(flags=("--use_gpu=true",))
+    assert failed.failure is not None
+    assert (failed.failure.exit_code, failed.latency, failed.placement) == (6, None, row.placement)
+    assert "2 of its 6 nodes ran on CPU: CUMSUM×2" in failed.failure.message
+    assert len(fake.benchmark) == OPENINGS + 2 + 2  # not timed
+    assert fake.left == []
 
 
 @pytest.mark.parametrize(
@@ -160,6 +191,7 @@ def test_a_delegate_that_takes_nothing(
     row = profiled(flags=(flag,))
     assert row.placement is not None
     assert (row.placement.on_device, row.placement.fallbacks[0].op) == (0, "MUL")
+    assert row.failure is not None
     assert row.time_share == 0.0
     assert note in " ".join(row.notes)
 
@@ -195,9 +227,9 @@ def test_row_of_onnx(fake: Fake, profiled: Callable[..., Row]) -> None:
     assert row.placement is not None
     assert row.placement.whole
     assert [(one.op, one.ms) for one in row.ops] == [("Mul", 0.05)]
-    assert row.notes[1] == "its whole process, runtime included, took up to 110 MB"
-    assert fake.benchmark[0][:-1] == ["-x", "2", "-m", "times", "-r", "10"]
-    assert fake.benchmark[0][-1].endswith("/model.onnx")
+    assert row.notes[-1] == "its whole process, runtime included, took up to 110 MB"
+    assert fake.benchmark[-1][:-1] == ["-x", "2", "-m", "times", "-r", "10"]
+    assert fake.benchmark[-1][-1].endswith("/model.onnx")
     assert fake.left == []
 
 
@@ -205,13 +237,13 @@ def test_an_execution_provider_that_takes_a_part(fake: Fake, profiled: Callable[
     fake.says(timed=printed.ONNXRUNTIME.format(first=0, total=""))
     nodes = [("NNAPI_0", "NNAPI_7_0", "NnapiExecutionProvider", 100), ("sum", "CumSum", "CPUExecutionProvider", 300)]
     ort_profile(fake.root / "profile.json", *nodes)
-    row = profiled("onnx", flags=("-e", "nnapi"), sizes={"batch": 2})
+    row = profiled("onnx", flags=("-e", "nnapi"), sizes={"batch": 2}, fallback=True)
     assert row.placement is not None
     assert (row.placement.on_device, row.placement.nodes, row.placement.partitions) == (1, 2, 1)
     assert row.placement.fallbacks[0].nodes == ("sum",)
     assert row.time_share == pytest.approx(0.25)
     assert row.first_ms is None  # below the millisecond in which it is told
-    assert fake.benchmark[0][:-1] == ["-x", "2", "-f", "batch:2", "-m", "duration", "-t", "1", "-e", "nnapi"]
+    assert fake.benchmark[-1][:-1] == ["-x", "2", "-f", "batch:2", "-m", "duration", "-t", "1", "-e", "nnapi"]
     assert fake.left == []
 
 
@@ -221,7 +253,7 @@ def test_no_profile_is_no_proof(fake: Fake, profiled: Callable[..., Row]) -> Non
     row = profiled("onnx")
     assert row.placement is None
     assert row.time_share is None
-    assert "nothing tells where its nodes ran" in row.notes[-1]
+    assert "nothing tells where its nodes ran" in row.notes[2]
 
 
 def test_external_data_and_feeds_arrive(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +270,7 @@ def test_external_data_and_feeds_arrive(fake: Fake, tmp_path: Path, monkeypatch:
     seen: dict[str, bytes] = {}
 
     def look(step: str, done: int | None = None, total: int | None = None) -> None:
-        if step.startswith("timing") and not seen:
+        if step.startswith("running"):
             seen.update(
                 (str(path.relative_to(fake.root / "device")).partition("/")[2], path.read_bytes())
                 for path in (fake.root / "device").rglob("*")
@@ -246,10 +278,8 @@ def test_external_data_and_feeds_arrive(fake: Fake, tmp_path: Path, monkeypatch:
             )
 
     feeds = {"x": np.ones((3, 4), np.float32)}
-    row = android.profile_on_android(
-        tmp_path / "m.onnx", None, binary, feeds=feeds, sizes={"n": 3}, threads=1, runs=5, seconds=1.0, on_step=look
-    )
-    assert row.bytes == (tmp_path / "m.onnx").stat().st_size + (tmp_path / data).stat().st_size
+    known = case(tmp_path / "m.onnx", feeds, {"n": 3})
+    android.profile_on_android(known, None, binary, threads=1, runs=5, seconds=1.0, on_step=look)
     assert seen.keys() == {"benchmark", "model.onnx", data, "test_data_set_0/input_0.pb"}
     assert seen[data] == (tmp_path / data).read_bytes()
     fed = TensorProto.FromString(seen["test_data_set_0/input_0.pb"])
@@ -324,6 +354,33 @@ def test_a_binary_that_does_not_run_there(
     with pytest.raises(InputError, match=re.escape(message)) as raised:
         profiled()
     assert hint in raised.value.hint
+    assert fake.left == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "flags", "equal"),
+    [
+        (X * X, (), True),
+        (X * X * 1.01, (), False),
+        (X * X * 1.01, ("--use_gpu=true",), True),  # float16
+        (X * X * 0, ("--use_gpu=true",), False),
+        (X[:1], (), False),
+    ],
+)
+def test_numbers_are_compared_where_the_binary_gives_them(
+    fake: Fake, profiled: Callable[..., Row], numbers: np.ndarray, flags: tuple[str, ...], equal: bool
+) -> None:
+    (fake.root / "outputs").write_bytes(numbers.astype(np.float32).tobytes())
+    whole = printed.GPU.replace("4 out of 6", "6 out of 6") if flags else printed.XNNPACK
+    fake.says(timed=printed.TFLITE.format(delegates=whole, **printed.PERCENTILES), ops=printed.table())
+    row = profiled(flags=flags)
+    assert row.agreement is not None
+    assert row.agreement.equal is equal
+    assert (row.latency is not None) is equal
+    assert (row.failure is None) is equal
+    if row.failure is not None:
+        assert (row.failure.exit_code, row.failure.kind) == (5, "not_equal")
+    assert android.NOT_COMPARED not in " ".join(row.notes)
     assert fake.left == []
 
 
