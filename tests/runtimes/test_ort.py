@@ -22,6 +22,7 @@ from mh_edge.runtimes.nnapi import NnapiSession
 from mh_edge.runtimes.ort import nvidia, wheels
 from mh_edge.runtimes.ort import session as ort_session
 from mh_edge.runtimes.ort.placement import PROOF, Assigned, edges_of, overheard, placed, reasons_in
+from mh_edge.runtimes.ort.precision import TO_FLOAT16, precision
 from mh_edge.runtimes.ort.session import OrtSession
 from mh_edge.runtimes.ort.times import op_times
 from mh_edge.runtimes.placement import Fallback
@@ -259,6 +260,18 @@ def test_the_file_says_in_which_numbers_it_computes(
 ) -> None:
     with CpuSession(onnx_file(tmp_path / "m.onnx", op, **attributes)) as session:
         assert session.precision == precision
+
+
+def test_weights_say_nothing_of_the_numbers_and_neither_does_what_is_no_model(tmp_path: Path) -> None:
+    weights = helper.make_tensor("W", TensorProto.INT8, [64], (b"MatMulNBits" + TO_FLOAT16).ljust(64), raw=True)
+    value = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value, value, [weights])
+    save_model(helper.make_model(graph, doc_string="QLinear"), tmp_path / "named.onnx")
+    assert precision(tmp_path / "named.onnx") == "float32"
+    whole = onnx_file(tmp_path / "whole.onnx", "QuantizeLinear").read_bytes()
+    for size in range(1, len(whole)):
+        (tmp_path / "cut.onnx").write_bytes(whole[:size])
+        assert precision(tmp_path / "cut.onnx") in ("float32", "integers")
 
 
 # ---- wheels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from mh_edge.runtimes.ort.placement import (
     reasons_in,
     recorded,
 )
+from mh_edge.runtimes.ort.precision import precision
 from mh_edge.runtimes.ort.times import op_times, rules_of
 from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Dim, Signature, Tensor
@@ -51,12 +51,6 @@ HINTS = {"session.set_denormal_as_zero": ("0", "1")}
 
 SEVERITY_VERBOSE, SEVERITY_WARNING = 0, 2
 SEVERITY_FATAL = 4  # what goes wrong comes back as an exception; ONNX Runtime need not print it as well
-
-INTEGERS = (b"uantizeLinear", b"QLinear", b"MatMulInteger", b"ConvInteger", b"MatMulNBits")
-"""Parts of the names of operations on integers that stand for other numbers."""
-
-TO_FLOAT16 = b"\x0a\x02to\x18\x0a"
-"""The attribute `to` of a Cast to float16, as protobuf writes it: what a file of float16 with inputs of float32 has."""
 
 WARM_CALLS = 3
 """Calls that are not counted among the times of operations: memory is asked for in the first ones."""
@@ -100,7 +94,7 @@ class OrtSession(Session):
         return super().install() if cls.plugin is not None else wheels.instead(wheels.wheels(), cls.extra)
 
     def _read_beside(self) -> None:
-        self.precision = max(self.precision, _precision(self.path), key=PRECISIONS.index)
+        self.precision = max(self.precision, precision(self.path), key=PRECISIONS.index)
         manifest = read_manifest(self.path)
         self._hints = {} if manifest is None else manifest.session_options
 
@@ -228,13 +222,3 @@ class OrtSession(Session):
 
     def close(self) -> None:
         del self._session
-
-
-def _precision(path: Path) -> str:
-    """The coarsest numbers in a file, by the operations that it names. Reading its graph would take longer than loading
-    ONNX Runtime.
-    """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if any(data.find(name) >= 0 for name in INTEGERS):
-            return "integers"
-        return "float16" if data.find(TO_FLOAT16) >= 0 else "float32"
