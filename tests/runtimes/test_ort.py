@@ -159,15 +159,19 @@ def event(name: str, ts: int, dur: int, op: str, index: int, provider: str = CPU
     return {"cat": "Node", "name": f"{name}_kernel_time", "ts": ts, "dur": dur, "args": args}
 
 
-def run(ts: int) -> dict[str, Any]:
-    return {"cat": "Session", "name": "model_run", "ts": ts, "dur": 1}
+def run(ts: int, dur: int = 999) -> dict[str, Any]:
+    return {"cat": "Session", "name": "model_run", "ts": ts, "dur": dur}
 
 
-def test_times_are_means_of_the_last_calls() -> None:
-    events = [run(0), event("m", 1, 900, "MatMul", 0)]
-    for start, cost in ((1000, 10), (2000, 30)):
-        events += [run(start), event("m", start, cost, "MatMul", 0, OTHER), event("Add_1", start + cost, 5, "Add", 1)]
-    matmul, add = op_times(events, OTHER, 2, {"m": "Dense"})
+def test_times_are_means_of_the_faster_half_of_the_last_calls() -> None:
+    events = [run(0, 5), event("m", 1, 900, "MatMul", 0)]
+    for start, lasted, cost in ((1000, 600, 500), (2000, 100, 30), (3000, 90, 10), (4000, 700, 600)):
+        events += [
+            run(start, lasted),
+            event("m", start, cost, "MatMul", 0, OTHER),
+            event("Add_1", start + cost, 5, "Add", 1),
+        ]
+    matmul, add = op_times(events, OTHER, 4, {"m": "Dense"})
     assert (matmul.node, matmul.op, matmul.where, matmul.on_device, matmul.rule) == (
         "m",
         "MatMul",

@@ -7,8 +7,10 @@ them, so that no time counts twice.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,16 @@ WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
 def op_times(events: Iterable[Mapping[str, Any]], provider: str, calls: int, rules: Mapping[str, str]) -> list[OpTime]:
-    """The mean of the last so many runs of the model, in the order in which the nodes began.
+    """The mean of the faster half of the last so many runs of the model, in the order in which the nodes began: what
+    interrupts the others is no time of an operation, and multiplies their mean.
 
     rules: name of a node of the file -> rule. A fused node has a name of its own, or that of one that went into it.
     """
     events = tuple(events)
-    started = sorted(int(event["ts"]) for event in events if event["name"] == "model_run")[-calls:]
+    runs = sorted((int(event["ts"]), int(event["dur"])) for event in events if event["name"] == "model_run")[-calls:]
+    counted = sorted(runs, key=itemgetter(1))[: (len(runs) + 1) // 2]
+    ends = {begin: begin + lasted for begin, lasted in counted}
+    begun = sorted(ends)
     # Of two that begin in the same microsecond, the longer one is around the other.
     kernels = sorted(
         (event for event in events if event.get("cat") == "Node" and event["name"].endswith(SUFFIX)),
@@ -40,7 +46,8 @@ def op_times(events: Iterable[Mapping[str, Any]], provider: str, calls: int, rul
     around: list[tuple[int, tuple[str, str, str]]] = []
     for kernel in kernels:
         begin, lasted = int(kernel["ts"]), int(kernel["dur"])
-        if not started or begin < started[0]:
+        run = bisect_right(begun, begin)
+        if not run or begin > ends[begun[run - 1]]:
             continue
         op, where = kernel["args"]["op_name"], kernel["args"]["provider"]
         name = kernel["name"].removesuffix(SUFFIX)
@@ -53,7 +60,7 @@ def op_times(events: Iterable[Mapping[str, Any]], provider: str, calls: int, rul
         if op in WITH_BODIES:
             around.append((begin + lasted, key))
     return [
-        OpTime(name, op, where, where == provider, max(0.0, spent) / 1e3 / len(started), _rule(name, rules))
+        OpTime(name, op, where, where == provider, max(0.0, spent) / 1e3 / len(counted), _rule(name, rules))
         for (name, op, where), spent in total.items()
     ]
 
