@@ -1,10 +1,10 @@
 """What the benchmark binaries of TensorFlow Lite and ONNX Runtime print, read into numbers.
 
-`benchmark_model` by its source in LiteRT of August 2026 (tflite/tools/benchmark/benchmark_model.cc,
-tflite/profiling/profile_summarizer.cc; the "Replacing" line is tflite/core/subgraph.cc's) and TensorFlow 2.x before;
-percentiles are printed since StatWithPercentiles of 2025 (xla/tsl/util/stats_calculator.h).
-`onnxruntime_perf_test` by onnxruntime/test/perftest/performance_runner.cc of ONNX Runtime 1.8 to 1.24, older ones write
-"P50 Latency is". Numbers are written as C++ streams do: six digits, 1.2e+06.
+`benchmark_model` by its source in LiteRT f674577 (August 2026): tflite/tools/benchmark/benchmark_model.cc,
+tflite/profiling/profile_summarizer.cc; the "Replacing" line is tflite/core/subgraph.cc's, written to the standard
+error of Android's programs. Percentiles are what StatWithPercentiles (xla/tsl/util/stats_calculator.h) added.
+`onnxruntime_perf_test` by onnxruntime/test/perftest/performance_runner.cc and README.md of ONNX Runtime, whose older
+forms are "P50 Latency is" and an average without "total". Numbers are written as C++ streams do: six digits, 1.2e+06.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ NO_RULE = "(no rule of mh-edge)"
 OUTSIDE = "(other operations)"
 AROUND = "around its heads"
 MERGED = "merged into one operation, so heads have no time of their own"
+MIXED = "some heads are merged into one operation, from which the others cannot be told apart"
 UNTOLD = "its heads cannot be told apart"
 
 RULE = "MultiHead"
@@ -84,7 +85,7 @@ def by_head(ops: Iterable[OpTime], choices: Iterable[Choice] = ()) -> tuple[Shar
             [ops[place] for place in places], [paths[place][len(layer) :] for place in places], chosen.get(title, [])
         )
         for place, head in zip(places, heads, strict=True):
-            told = head not in (MERGED, AROUND, UNTOLD)
+            told = head not in (MERGED, MIXED, AROUND, UNTOLD)
             named[place] = shown.get(f"{own}/{head}", f"{title}/{head}") if told else f"{title}: {head}"
     found = _shares(ops, [named.get(place, OUTSIDE) for place in range(len(ops))])
     return tuple(sorted(found, key=lambda one: (one.name == OUTSIDE, *_natural(one.name)))) if inside else ()
@@ -134,7 +135,9 @@ def _heads(ops: Sequence[OpTime], below: Sequence[tuple[str, ...]], choices: Seq
     each = {kind: sorted(found) for kind, found in places.items() if len(found) == len(apart)}
     if merged or any(branches) or not PRODUCTS & each.keys():  # heads that differ may have as many of something, too
         each = {}
-    rest = MERGED if merged else AROUND if any(branches) or each else UNTOLD
+    rest = AROUND if any(branches) or each else UNTOLD
+    if merged:
+        rest = MIXED if apart and not any(branches) else MERGED
     return [
         branch or (f"head {apart[each[match[1]].index(int(match[2] or 0))]}" if match and match[1] in each else rest)
         for branch, match in zip(branches, numbered, strict=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -421,6 +422,8 @@ def test_a_run_without_end(fake: Fake, profiled: Callable[..., Row], monkeypatch
     with pytest.raises(UnavailableError, match="was not done after 0 s"):
         profiled()
     assert fake.left == []
+    running = subprocess.run(["pgrep", "-f", f"{fake.root}/device"], capture_output=True, text=True, check=False)
+    assert running.stdout == ""
 
 
 def test_adb_that_fails(fake: Fake, profiled: Callable[..., Row]) -> None:

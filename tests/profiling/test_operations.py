@@ -17,7 +17,7 @@ from rich.console import Console
 from mh_edge.artifact import Choice
 from mh_edge.commands.profile_tables import show_ops
 from mh_edge.inspection import RULE_KEY
-from mh_edge.profiling.operations import AROUND, MERGED, NO_RULE, OUTSIDE, UNTOLD, Share, by_head, by_op, by_rule
+from mh_edge.profiling.operations import AROUND, MERGED, MIXED, NO_RULE, OUTSIDE, UNTOLD, Share, by_head, by_op, by_rule
 from mh_edge.profiling.result import Latency, Row
 from mh_edge.runtimes.cpu import CpuSession
 from mh_edge.runtimes.placement import OpTime
@@ -119,6 +119,20 @@ def test_heads_of_tflite() -> None:
 )
 def test_merged_heads_are_said_to_be(choice: str, nodes: list[tuple[str, str]], rule: str) -> None:
     assert told(by_head(named(*nodes, rule=rule), [Choice("h", choice, "")])) == {f"h: {MERGED}": 2}
+
+
+def test_merged_heads_beside_others() -> None:
+    nodes = ("h/Gemm", "Gemm"), ("h/Gemm_1", "Gemm"), ("h/Conv", "Conv"), ("h/Conv_1", "Conv")
+    choices = [Choice("h", "2 Dense heads as one product", ""), Choice("h", "Conv1D apart: head 2, 3", "")]
+    assert told(by_head(named(*nodes, rule="MultiHead"), choices)) == {f"h: {MIXED}": 4}
+    lstm = named(("h/lstm/LSTM", "LSTM"), rule="LSTM")
+    choices[1] = Choice("h", "LSTM apart: head 2", "")
+    assert told(by_head(named(*nodes[:1], rule="MultiHead") + lstm, choices)) == {f"h: {MERGED}": 1, "h/lstm": 1}
+
+
+def test_a_multi_head_in_another() -> None:
+    node = "m_1/outer_1/mh_edge.MultiHead/inner_1/mh_edge.MultiHead/dense_1/mh_edge.Dense/MatMul"
+    assert told(by_head(named((node, "FULLY_CONNECTED"), ("m_1/x/add", "ADD")))) == {"outer/inner": 1, OUTSIDE: 1}
 
 
 def test_heads_that_differ_are_not_guessed() -> None:
