@@ -32,7 +32,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Placement:
-    """nodes: all. on_device: those that the device runs. partitions: the connected parts that it runs. fallbacks: the
+    """nodes: all. on_device: those that the device runs. partitions: in how many parts it runs them. fallbacks: the
     others. proof: what says so, as a short phrase ("ONNX Runtime's record of node assignment").
     """
 
