@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mh_edge.errors import InputError
 from mh_edge.flatbuffer import free_dim
 from mh_edge.forecast.graph import Graph, Node, Tensor
 from mh_edge.packages import require
@@ -16,9 +18,13 @@ def read(path: Path, signature: Signature, ours: bool) -> Graph:
     """A file that was inspected before, so that its tables are known to be whole. signature, ours: what that told."""
     schema = require("ai_edge_litert.schema_py_generated", "litert", "the forecast for a .tflite file")
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
-    nodes = list(_nodes(model, schema))
-    main = model.Subgraphs(0)
-    outputs = frozenset(f"0:{main.Outputs(index)}" for index in range(main.OutputsLength()))
+    try:
+        nodes = list(_nodes(model, schema))
+        main = model.Subgraphs(0)
+        outputs = frozenset(f"0:{main.Outputs(index)}" for index in range(main.OutputsLength()))
+    except (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError) as error:
+        # What inspecting it does not touch, such as the names of tensors inside.
+        raise InputError(f"{str(path)!r} is truncated or damaged: {error}.", "Copy or export it again.") from error
 
     def split(taken: frozenset[Node]) -> list[list[Node]]:
         bodies = range(model.SubgraphsLength())

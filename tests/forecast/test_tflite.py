@@ -119,3 +119,12 @@ def test_names_and_what_does_not_apply(tmp_path: Path) -> None:
     path.write_bytes(SQUARE_TFLITE[:200])
     with pytest.raises(InputError, match="truncated or damaged"):
         forecast(path)
+
+
+def test_a_name_inside_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    path = tflite(
+        tmp_path / "m.tflite", [("EXP", [0], [1]), ("NEG", [1], [2])], [("float32", [4], False)] * 3, [0], [2]
+    )
+    path.write_bytes(path.read_bytes().replace(b"t1", b"\xff1"))
+    with pytest.raises(InputError, match="truncated or damaged"):
+        forecast(path)
