@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from mh_edge.profiling.report.entries import Entry, first_timed, listed
 from mh_edge.profiling.report.html import Element, e
-from mh_edge.profiling.report.svg import Scale, axis, chart, grid, line, path, stretched
+from mh_edge.profiling.report.svg import LARGEST, Scale, axis, chart, grid, is_length, line, path, stretched
 from mh_edge.profiling.result import Latency, Profile
 
 POINTS = 160
@@ -31,7 +29,7 @@ def section(profile: Profile, rows: tuple[Entry, ...]) -> Element | None:
     if first is None or first.latency is None:
         return None
     values = [value for _, found, known in drawn for value in (found.p50, *known[1 : TAIL + 1])]
-    scale = Scale.over([value for value in values if math.isfinite(value) and value > 0])
+    scale = Scale.over(values)
     band = _noise(profile, first.latency, scale)
     lanes = [_lane(one, found, known, scale, band) for one, found, known in drawn]
     untimed = [one.label for one in rows if one.latency is None]
@@ -74,7 +72,7 @@ def density(known: list[float], scale: Scale) -> list[tuple[float, float]]:
 
 
 def _quantiles(found: Latency) -> list[float]:
-    return [value for value in found.quantiles if math.isfinite(value) and value > 0]
+    return [value for value in found.quantiles if is_length(value)]
 
 
 def _percentiles(found: Latency) -> list[tuple[str, float]]:
@@ -85,7 +83,7 @@ def _percentiles(found: Latency) -> list[tuple[str, float]]:
 
 def _noise(profile: Profile, first: Latency, scale: Scale) -> Element | None:
     """What cannot be told from the first row's median."""
-    if profile.noise is None or not math.isfinite(profile.noise) or profile.noise < 1:
+    if profile.noise is None or not 1 <= profile.noise <= LARGEST:
         return None
     low, high = scale.at(first.p50 / profile.noise), scale.at(first.p50 * profile.noise)
     return e("rect", x=f"{low:.3f}%", width=f"{max(0.2, high - low):.3f}%", y="0", height="100%", class_="noise")
@@ -97,11 +95,11 @@ def _lane(one: Entry, found: Latency, known: list[float], scale: Scale, band: El
     kept = known[1 : TAIL + 1]
     curve = density(kept, scale) if len(kept) > 1 else []
     area = path([(curve[0][0], 100), *curve, (curve[-1][0], 100)], closed=True) if curve else ""
-    low, high = (scale.at(value) if math.isfinite(value) else scale.at(found.p50) for value in found.interval)
+    low, high = (scale.at(value if is_length(value) else found.p50) for value in found.interval)
     marks = [
         line(scale.at(value), 100 - HEIGHTS[name], scale.at(value), 100, name)
         for name, value in _percentiles(found)
-        if math.isfinite(value) and value <= scale.high
+        if scale.low <= value <= scale.high
     ]
     drawing = chart(
         words,

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mh_edge.profiling.report.html import NOTHING, Element, e, foreign
+from mh_edge.profiling.report.svg import is_length
 from mh_edge.profiling.result import Latency, Profile, Row
 from mh_edge.units import digits, duration
 
@@ -43,7 +44,7 @@ class Entry:
     def latency(self) -> Latency | None:
         """With numbers that can be drawn."""
         found = self.row.latency
-        return found if found is not None and math.isfinite(found.p50) and found.p50 > 0 else None
+        return found if found is not None and is_length(found.p50) else None
 
     def time(self, milliseconds: float | None) -> str:
         """That of a call, in the unit of all rows."""
@@ -101,7 +102,7 @@ def _ends(paths: Iterable[list[str]], depth: int) -> set[tuple[str, ...]]:
 
 def _unit(medians: list[float]) -> str:
     """That in which none is less than one and none more than is read easily."""
-    known = [value for value in medians if math.isfinite(value) and value > 0]
+    known = [value for value in medians if is_length(value)]
     if not known:
         return ""
     scaled = {"ms": known, "µs": [1e3 * value for value in known]}

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 Element = ElementTree.Element
 Child = Element | str | None
 
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""What no page may hold: control characters, and the halves of characters by which Python keeps the names of files that
-are not UTF-8.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""What no page may hold: control characters, those that turn around the text beside them, and the halves of characters
+by which Python keeps the names of files that are not UTF-8.
 """
 
 NOTHING = "—"

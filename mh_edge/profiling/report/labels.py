@@ -15,7 +15,8 @@ DOT = 7.0
 OFFSETS = (
     (11, 4, "start"), (-11, 4, "end"), (0, -12, "middle"), (0, 22, "middle"), (10, -12, "start"), (10, 20, "start"),
     (-10, -12, "end"), (-10, 20, "end"), (0, -28, "middle"), (0, 38, "middle"), (14, -28, "start"), (14, 38, "start"),
-    (-14, -28, "end"), (-14, 38, "end"), (24, 4, "start"), (-24, 4, "end"),
+    (-14, -28, "end"), (-14, 38, "end"), (24, 4, "start"), (-24, 4, "end"), (14, 54, "start"), (-14, 54, "end"),
+    (14, -44, "start"), (-14, -44, "end"),
 )  # fmt: skip
 """Where a label may stand, the best place first: pixels from the point to the foot of the text, and which end of it."""
 

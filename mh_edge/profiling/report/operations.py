@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,15 @@ from mh_edge.artifact import read_manifest
 from mh_edge.profiling.operations import NO_RULE, OUTSIDE, Share, by_head, by_op, by_rule
 from mh_edge.profiling.report.entries import Entry
 from mh_edge.profiling.report.html import NOTHING, Element, e, foreign
+from mh_edge.profiling.report.svg import is_length
 from mh_edge.runtimes.placement import OpTime
 from mh_edge.units import percent
 
-COLOURS = 6
+COLOURS = 8
 """So many colours can be told apart, by the colour-blind too; what is left is grey."""
+
+SMALL = 0.04
+"""Parts of less have no room for a name."""
 
 LENGTHS_UP_TO = 4.0
 """Greatest / least total time up to which bars are as long as their times; beyond it the short ones could not be read,
@@ -71,8 +73,7 @@ def section(rows: tuple[Entry, ...]) -> Element | None:
 
 
 def _sound(ops: tuple[OpTime, ...]) -> tuple[OpTime, ...]:
-    known = tuple(one for one in ops if math.isfinite(one.ms) and one.ms >= 0)
-    return known if sum(one.ms for one in known) > 0 else ()
+    return tuple(one for one in ops if is_length(one.ms))
 
 
 def _cut(one: Entry, ops: tuple[OpTime, ...]) -> Cut:
@@ -94,12 +95,12 @@ def _cut(one: Entry, ops: tuple[OpTime, ...]) -> Cut:
 
 
 def _colours(cuts: Iterable[list[Part]]) -> dict[str, int]:
-    """Name -> number of its colour, for those that take most of the time of all rows."""
-    shares: Counter[str] = Counter()
+    """Name -> number of its colour, for those that take the greatest share of some row."""
+    shares: dict[str, float] = {}
     for parts in cuts:
         for part in parts:
-            shares[part.name] += part.share  # type: ignore[assignment]
-    ranked = [name for name, _ in shares.most_common() if name not in GREY]
+            shares[part.name] = max(shares.get(part.name, 0.0), part.share)
+    ranked = sorted(shares.keys() - GREY, key=lambda name: (-shares[name], name))
     return {name: number for number, name in enumerate(ranked[:COLOURS])}
 
 
@@ -120,17 +121,22 @@ def _lane(
 
 
 def _bar(one: Entry, by: str, parts: list[Part], colours: dict[str, int], width: float) -> Element:
-    """Those with a colour from the greatest, then the rest."""
-    ranked = sorted(parts, key=lambda part: (part.name not in colours, -part.share))
+    """From the greatest; of those without a colour the small ones together."""
+    small = [part for part in parts if part.name not in colours and part.share < SMALL]
+    shown = sorted((part for part in parts if len(small) < 2 or part not in small), key=lambda part: -part.share)
+    if len(small) > 1:
+        away = all(not part.here for part in small)
+        sums = sum(part.share for part in small), sum(part.ms for part in small), sum(part.count for part in small)
+        shown.append(Part(f"{len(small)} {REST}", *sums, not away))
     drawn = []
-    for part in ranked:
+    for part in shown:
         words = f"{part.name}: {one.time(part.ms)}, {percent(part.share)}" + (
             "" if part.here else "; not on the device"
         )
-        text = (e("i"), e("span", foreign(part.name), f" {percent(part.share)}"))
+        text = (e("i"), e("span", foreign(part.name)), e("span", percent(part.share)))
         grow = f"flex-grow:{part.share:.5g}"
         drawn.append(e("div", *text, class_=f"part {_colour(part, colours)}", style=grow, title=words))
-    words = ", ".join(f"{part.name} {percent(part.share)}" for part in ranked)
+    words = ", ".join(f"{part.name} {percent(part.share)}" for part in shown)
     label = f"{one.label}, time by {by}: {words}"
     return e("div", *drawn, class_="bar", style=f"width:{width:.4g}%", role="img", aria_label=label)
 

@@ -30,7 +30,7 @@ def page(profile: Profile) -> str:
     ]
     files, devices = dict.fromkeys(one.name for one in rows), dict.fromkeys(row.device for row in profile.rows)
     title = f"Profile of {_counted(files, 'file')} on {_counted(devices, 'device')}"
-    troubles = verdict.problems(profile, rows)
+    troubles = verdict.problems(rows)
     sections = [
         one
         for one in (troubles, summary.section(rows) if rows else None, *charts, _measured(profile))

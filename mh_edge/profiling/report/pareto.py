@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from mh_edge.profiling.report.entries import Entry, listed
 from mh_edge.profiling.report.html import Element, e
 from mh_edge.profiling.report.labels import Line, Place, Spot, places, shortened
-from mh_edge.profiling.report.svg import Scale, axis, chart, grid, line, path, short, stretched
+from mh_edge.profiling.report.svg import LARGEST, Scale, axis, chart, grid, line, path, short, stretched
 from mh_edge.units import score
 
 HEIGHT = 320
@@ -77,7 +76,7 @@ def section(rows: tuple[Entry, ...], noise: float | None) -> Element | None:
         e("h2", f"{figure.title()} against latency"),
         e(
             "p",
-            f"{figure.title()} as quantize measured it, on {listed(on) or 'data that it does not name'}; time as "
+            f"{figure.title()} as quantize measured it, on {'; '.join(on) or 'data that it does not name'}; time as "
             "measured here. Up and to the left is better; the line joins the files that no other beats in both."
             + ("" if level is None else f" The dashed line is the float file: {figure.written(level)}."),
             class_="lead",
@@ -102,17 +101,19 @@ def metrics_of(one: Entry) -> Mapping[str, Any] | None:
 
 def best_known(rows: tuple[Entry, ...]) -> Figure | None:
     """The figure that most rows have: accuracy before the same answers before noise."""
-    known: Counter[Figure] = Counter()
-    for one in rows:
-        metrics = metrics_of(one)
-        if metrics is not None and _timed(one):
-            share = metrics.get("share", True) is not False
-            accuracy = Figure("accuracy", str(metrics.get("metric") or "accuracy"), share)
-            agreement = Figure("top1_agreement", "same answer as the float file")
-            noise = Figure("sqnr_db", "signal to noise ratio", share=False)
-            known.update(figure for figure in (accuracy, agreement, noise) if figure.of(metrics) is not None)
+    known = Counter(figure for one in rows if _timed(one) for figure in _figures(metrics_of(one)))
     order = ("accuracy", "top1_agreement", "sqnr_db")
     return max(known, key=lambda figure: (known[figure], -order.index(figure.key)), default=None)
+
+
+def _figures(metrics: Mapping[str, Any] | None) -> list[Figure]:
+    """Those that are known."""
+    if metrics is None:
+        return []
+    accuracy = Figure("accuracy", str(metrics.get("metric") or "accuracy"), metrics.get("share", True) is not False)
+    agreement = Figure("top1_agreement", "same answer as the float file")
+    noise = Figure("sqnr_db", "signal to noise ratio", share=False)
+    return [figure for figure in (accuracy, agreement, noise) if figure.of(metrics) is not None]
 
 
 def points(rows: tuple[Entry, ...], figure: Figure) -> list[Point]:
@@ -121,7 +122,7 @@ def points(rows: tuple[Entry, ...], figure: Figure) -> list[Point]:
     floats: dict[str, float] = {}
     for one in rows:
         metrics = metrics_of(one)
-        if metrics is None or (figure.key == "accuracy" and (metrics.get("metric") or "accuracy") != figure.metric):
+        if metrics is None or figure not in _figures(metrics):
             continue
         value, before = figure.of(metrics), figure.of_float(metrics)
         if before is not None:
@@ -146,7 +147,7 @@ def front(drawn: list[Point], noise: float | None) -> list[Point]:
     """Those that no other beats, fastest first: no other is faster, beyond the noise, and as good; none is better and
     as fast, within the noise.
     """
-    factor = noise if noise is not None and math.isfinite(noise) and noise > 1 else 1.0
+    factor = noise if noise is not None and 1 <= noise <= LARGEST else 1.0
     beaten = [
         any((o.y >= p.y and o.x * factor < p.x) or (o.y > p.y and o.x <= p.x * factor) for o in drawn) for p in drawn
     ]
@@ -158,8 +159,9 @@ def _timed(one: Entry) -> bool:
 
 
 def _number(value: object) -> float | None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good and isinstance(value, int | float) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
+        return None
+    return float(value)
 
 
 def _float_figure(rows: tuple[Entry, ...], figure: Figure) -> float | None:

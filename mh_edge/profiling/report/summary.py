@@ -116,5 +116,7 @@ def _numbers(agreement: Agreement | None) -> tuple[Child, ...]:
     allowed = None if agreement.allowed is None else f"{agreement.allowed:.1e} is allowed"
     error = None if agreement.error is None else e("small", f"error {agreement.error:.1e}", title=allowed)
     if agreement.equal:
+        if agreement.error == 0:
+            return ("exactly as ", foreign(agreement.reference))
         return ("as ", foreign(agreement.reference), error)
     return (e("b", "WRONG, not as ", foreign(agreement.reference), class_="bad"), error)

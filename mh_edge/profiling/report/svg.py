@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 from mh_edge.profiling.report.html import Child, Element, e
@@ -20,8 +21,16 @@ LOG_BEYOND = 5.0
 MARGIN = 0.04
 """Of the axis, left free at both ends, so that no mark sits on the edge."""
 
-TICKS = 5
-"""At most so many fit beside each other on a phone."""
+APART = 18.0
+"""Percent of the axis between ticks: less, and their numbers would touch each other on a phone."""
+
+LARGEST = 1e12
+"""No time in milliseconds and no figure that was measured is as large, or a time as small as 1 / LARGEST: such numbers
+are faults, and would break the arithmetic of an axis.
+"""
+
+ALIKE = 1e-9
+"""Share of a value by which another must differ to be told from it on an axis."""
 
 ZEROS = re.compile(r"\.(\d*?)0+(?!\d)")
 
@@ -36,7 +45,7 @@ class Scale:
 
     @classmethod
     def over(cls, values: Iterable[float]) -> Self:
-        """The axis on which all these values can be told apart, with a margin. Values must be finite."""
+        """The axis on which all these values, within LARGEST, can be told apart, with a margin."""
         known = list(values)
         least, most = min(known), max(known)
         if least > 0 and most / least > LOG_BEYOND:
@@ -49,7 +58,7 @@ class Scale:
         """The same, never logarithmic."""
         known = list(values)
         least, most = min(known), max(known)
-        spread = (most - least) or abs(most) or 1.0
+        spread = most - least if most - least > ALIKE * max(abs(least), abs(most)) else abs(most) or 1.0
         return cls(least - margin * spread, most + margin * spread)
 
     def at(self, value: float) -> float:
@@ -60,25 +69,29 @@ class Scale:
             share = (value - self.low) / (self.high - self.low)
         return 100.0 * min(1.0, max(0.0, share))
 
-    def ticks(self, most: int = TICKS) -> list[float]:
-        """Round values within the axis, at most so many."""
+    def ticks(self) -> list[float]:
+        """Round values within the axis, as many as can stand beside each other."""
         if self.log:
-            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for steps in ((1, 2, 5), (1, 3), (1,)):
-                found = self._inside(step * 10.0**power for power in range(first, last + 1) for step in steps)
-                if 2 <= len(found) <= most:
+                found = self._inside(step * 10.0**power for power in powers for step in steps)
+                if len(found) > 1 and min(self.at(b) - self.at(a) for a, b in pairwise(found)) >= APART:
                     return found
-            if len(found) > most:
-                return found[:: math.ceil(len(found) / most)]
-        rough = (self.high - self.low) / most
+            if len(found) > 1:
+                return found[:: math.ceil(APART / (self.at(found[1]) - self.at(found[0])))]
+        rough = (self.high - self.low) * APART / 100
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * nice for nice in (1, 2, 2.5, 5, 10, 20) if unit * nice >= rough)
-        return self._inside(
-            step * count for count in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)
-        )
+        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        return self._inside(step * count for count in range(first, last + 1))
 
     def _inside(self, values: Iterable[float]) -> list[float]:
         return [value for value in values if self.low <= value <= self.high]
+
+
+def is_length(value: float) -> bool:
+    """Whether a time is one that can be drawn."""
+    return 1 / LARGEST <= value <= LARGEST
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Element:

@@ -22,8 +22,13 @@ def headline(profile: Profile, rows: tuple[Entry, ...]) -> Element:
     passed = profile.passed
     word = "Passed" if passed else f"Failed, exit code {profile.exit_code}"
     mark = e("span", "✓" if passed else "✗", class_="mark", aria_hidden="true")
-    fast, proven = [*_speed(rows), *_noise(profile, rows)], [*_numbers(rows), *_placement(rows)]
-    sentences = [*fast, *proven] if passed else [*proven, *fast]
+    fast, numbers, placed = [*_speed(rows), *_noise(profile, rows)], _numbers(rows), _placement(rows)
+    if passed:
+        sentences = [*fast, *placed, *numbers]
+    elif any(one.wrong for one in rows):
+        sentences = [*numbers, *placed, *fast]
+    else:
+        sentences = [*placed, *fast, *numbers]
     spaced: list[Child] = [part for sentence in sentences for part in (sentence, " ")]
     return e(
         "div",
@@ -33,19 +38,22 @@ def headline(profile: Profile, rows: tuple[Entry, ...]) -> Element:
     )
 
 
-def problems(profile: Profile, rows: tuple[Entry, ...]) -> Element | None:
+def problems(rows: tuple[Entry, ...]) -> Element | None:
     """A box for each row with something wrong, wrong numbers first; then what fell back and was timed; then remarks."""
-    failed = sorted((one for one in rows if one.row.failure is not None), key=lambda one: ORDER.index(kind(one)))
+    failed: dict[tuple[str, Failure], list[Entry]] = {}
+    for one in rows:
+        if one.row.failure is not None:
+            failed.setdefault((kind(one), one.row.failure), []).append(one)
     remarks: dict[str, list[str]] = {}
     for one in rows:
         for note in one.row.notes:
             remarks.setdefault(note, []).append(one.label)
     found = [
-        *(_failed(one, one.row.failure) for one in failed if one.row.failure is not None),
+        *(_failed(*which, failed[which]) for which in sorted(failed, key=lambda which: ORDER.index(which[0]))),
         *(
             _fell_back(one, one.row.placement)
             for one in rows
-            if kind(one) == FELL_BACK and one not in failed and one.row.placement
+            if kind(one) == FELL_BACK and one.row.failure is None and one.row.placement
         ),
         *(
             _box("remark", "Note", foreign(listed(labels, 3), class_="name"), foreign(note))
@@ -125,7 +133,7 @@ def _speed(rows: tuple[Entry, ...]) -> list[Element | str]:
         e(
             "span",
             others,
-            " faster than ",
+            " is faster than ",
             e("b", first.shown()),
             f" ({first.time(first.latency.p50)}) beyond the noise.",
         )
@@ -173,9 +181,10 @@ def _numbers(rows: tuple[Entry, ...]) -> list[str]:
     return [f"The numbers are those of {listed(dict.fromkeys(one.reference for one in compared))}."]
 
 
-def _failed(one: Entry, failure: Failure) -> Element:
+def _failed(title: str, failure: Failure, those: list[Entry]) -> Element:
+    names = [part for one in those for part in (one.shown(), ", ")][:-1]
     hint = e("span", " ", foreign(failure.hint, class_="hint")) if failure.hint else None
-    return _box("bad", kind(one), one.shown(), foreign(failure.message), hint)
+    return _box("bad", title, e("span", *names), foreign(failure.message), hint)
 
 
 def _fell_back(one: Entry, found: Placement) -> Element:
