@@ -22,7 +22,7 @@ from mh_edge.profiling.adb import phone
 from mh_edge.profiling.result import Row
 from profiling import printed
 from profiling.fake_adb import Fake
-from profiling.test_android import X, case
+from profiling.phones import X, case
 
 
 @pytest.fixture(autouse=True)
