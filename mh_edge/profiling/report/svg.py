@@ -24,6 +24,9 @@ MARGIN = 0.04
 APART = 18.0
 """Percent of the axis between ticks: less, and their numbers would touch each other on a phone."""
 
+EDGE = 7.0
+"""Percent of the axis at its ends that get no tick: its number would stick out of the page."""
+
 LARGEST = 1e12
 """No time in milliseconds and no figure that was measured is as large, or a time as small as 1 / LARGEST: such numbers
 are faults, and would break the arithmetic of an axis.
@@ -86,7 +89,7 @@ class Scale:
         return self._inside(step * count for count in range(first, last + 1))
 
     def _inside(self, values: Iterable[float]) -> list[float]:
-        return [value for value in values if self.low <= value <= self.high]
+        return [value for value in values if EDGE <= self.at(value) <= 100 - EDGE]
 
 
 def is_length(value: float) -> bool:
