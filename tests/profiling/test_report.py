@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mh_edge.errors import ConversionError, UsageError
 from mh_edge.profiling.report import distribution, labels, page, pareto, write
 from mh_edge.profiling.report.entries import Entry, entries, listed
-from mh_edge.profiling.report.svg import Scale, short
+from mh_edge.profiling.report.svg import Scale
 from mh_edge.profiling.result import Agreement, Failure, Latency, Profile, Ratio, Row
 from mh_edge.runtimes.placement import Fallback, OpTime, Placement
 from profiling import profiles
@@ -262,9 +262,11 @@ def test_scales_hold_their_values_and_have_ticks(values: list[float]) -> None:
     assert all(scale.at(b) - scale.at(a) > 17 for a, b in pairwise(ticks))
 
 
-def test_zeros_at_the_end_are_left_out() -> None:
-    pairs = {"0.500 ms": "0.5 ms", "100 µs": "100 µs", "92.00%": "92%", "1.00e-06 s": "1e-06 s", "1,000 µs": "1,000 µs"}
-    assert {given: short(given) for given in pairs} == pairs
+def test_ticks_are_written_exactly() -> None:
+    rows = entries(profiles.profile(profiles.row(latency=replace(profiles.latency(0.11), p50=0.11))))
+    assert [rows[0].tick(value) for value in (0.1125, 1.25, 0.1)] == ["112.5 µs", "1,250 µs", "100 µs"]
+    assert [Entry(rows[0].row, "a").tick(value) for value in (0.05, 2.5, 2e3)] == ["50 µs", "2.5 ms", "2 s"]
+    assert pareto.Figure("accuracy", "accuracy").tick(0.9225) == "92.25%"
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, max_size=12))

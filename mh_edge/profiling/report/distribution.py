@@ -43,7 +43,7 @@ def section(profile: Profile, rows: tuple[Entry, ...]) -> Element | None:
             e(
                 "div",
                 e("div"),
-                e("div", axis(scale, first.time), class_="track"),
+                e("div", axis(scale, first.tick), class_="track"),
                 class_="lane ruler",
                 aria_hidden="true",
             ),
@@ -126,10 +126,10 @@ def _figures(one: Entry, found: Latency, known: list[float]) -> Element:
 
 
 def _explained(profile: Profile, first: Entry, count: int, scale: Scale) -> list[str]:
-    words = ["Height: how often a call took that long (smoothed). Slower is further right"]
+    words = ["Height: how often a call took that long, up to p99 (smoothed). Slower is further right"]
     words.append("; the axis is logarithmic. " if scale.log else ". ")
-    if scale.low < 0 or not scale.log:
-        words.append("It does not begin at zero. ")
+    if not scale.log:
+        words.append("The axis does not begin at zero. ")
     if count > 1 and profile.noise is not None:
         words.append(
             f"The grey band is the noise of the machine around {first.label}: a median within it is no difference."

@@ -52,6 +52,11 @@ class Entry:
             return time(milliseconds)
         return f"{digits(milliseconds * (1e3 if self.unit == 'µs' else 1))} {self.unit}"
 
+    def tick(self, milliseconds: float) -> str:
+        """A round time on an axis, exactly."""
+        unit = self.unit or time(milliseconds).rpartition(" ")[2]
+        return f"{milliseconds * {'µs': 1e3, 'ms': 1.0, 's': 1e-3}[unit]:,.6g} {unit}"
+
     def span(self, low: float, high: float) -> str:
         """From one to the other: "107 to 110 µs", the unit once where it is the same."""
         first, last = self.time(low), self.time(high)

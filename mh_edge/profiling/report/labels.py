@@ -9,6 +9,9 @@ from dataclasses import dataclass
 LINE, LETTER, WIDE_LETTER = 16.0, 7.2, 14.0
 """Pixels: the height of a label, and of its letters the widest usual ones."""
 
+GAP = 6.0
+"""Pixels between labels beside each other."""
+
 DOT = 7.0
 """Pixels from the middle of a point that belong to it."""
 
@@ -100,5 +103,5 @@ def _along(line: Line, width: float, height: float, around: float = 1.0) -> Box:
 def _box(point: Spot, text: str, place: Place, width: float, height: float) -> Box:
     x, y = point[0] * width / 100 + place.dx, point[1] * height / 100 + place.dy
     size = text_width(text)
-    left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[place.anchor] * size
-    return left, y - 0.75 * LINE, left + size, y + 0.25 * LINE
+    left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[place.anchor] * size - GAP / 2
+    return left, y - 0.75 * LINE, left + size + GAP, y + 0.25 * LINE

@@ -121,13 +121,14 @@ def _lane(
 
 
 def _bar(one: Entry, by: str, parts: list[Part], colours: dict[str, int], width: float) -> Element:
-    """From the greatest; of those without a colour the small ones together."""
-    small = [part for part in parts if part.name not in colours and part.share < SMALL]
-    shown = sorted((part for part in parts if len(small) < 2 or part not in small), key=lambda part: -part.share)
-    if len(small) > 1:
-        away = all(not part.here for part in small)
-        sums = sum(part.share for part in small), sum(part.ms for part in small), sum(part.count for part in small)
-        shown.append(Part(f"{len(small)} {REST}", *sums, not away))
+    """From the greatest; of those without a colour the small ones together, apart where they did not run there."""
+    shown = sorted((part for part in parts if not _small(part, colours)), key=lambda part: -part.share)
+    for here in (True, False):
+        small = [part for part in parts if _small(part, colours) and part.here is here]
+        if small:
+            name = small[0].name if len(small) == 1 else f"{len(small)} {REST}"
+            sums = sum(part.share for part in small), sum(part.ms for part in small), sum(part.count for part in small)
+            shown.append(Part(name, *sums, here))
     drawn = []
     for part in shown:
         words = f"{part.name}: {one.time(part.ms)}, {percent(part.share)}" + (
@@ -139,6 +140,10 @@ def _bar(one: Entry, by: str, parts: list[Part], colours: dict[str, int], width:
     words = ", ".join(f"{part.name} {percent(part.share)}" for part in shown)
     label = f"{one.label}, time by {by}: {words}"
     return e("div", *drawn, class_="bar", style=f"width:{width:.4g}%", role="img", aria_label=label)
+
+
+def _small(part: Part, colours: dict[str, int]) -> bool:
+    return part.name not in colours and part.share < SMALL
 
 
 def _colour(part: Part, colours: dict[str, int]) -> str:

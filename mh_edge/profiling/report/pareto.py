@@ -12,7 +12,7 @@ from typing import Any
 from mh_edge.profiling.report.entries import Entry, listed
 from mh_edge.profiling.report.html import Element, e
 from mh_edge.profiling.report.labels import Line, Place, Spot, places, shortened
-from mh_edge.profiling.report.svg import LARGEST, Scale, axis, chart, grid, line, path, short, stretched
+from mh_edge.profiling.report.svg import LARGEST, Scale, axis, chart, grid, line, path, stretched
 from mh_edge.units import score
 
 HEIGHT = 320
@@ -40,6 +40,12 @@ class Figure:
 
     def written(self, value: float) -> str:
         return f"{value:.3g} dB" if self.key == "sqnr_db" else score(value, self.share)
+
+    def tick(self, value: float) -> str:
+        """A round value on an axis, exactly."""
+        if self.key == "sqnr_db":
+            return f"{value:,.6g} dB"
+        return f"{100 * value:.6g}%" if self.share else f"{value:,.6g}"
 
     def of(self, metrics: Mapping[str, Any]) -> float | None:
         return _number(metrics.get(self.key))
@@ -70,7 +76,7 @@ def section(rows: tuple[Entry, ...], noise: float | None) -> Element | None:
     on = sorted({str(metrics["on"]) for one in rows if (metrics := metrics_of(one)) and metrics.get("on")})
     level = _float_figure(rows, figure)
     given = {id(point.entry) for point in drawn}
-    missing = [one.label for one in rows if one.row.quantized is not None and id(one) not in given]
+    missing = [one.label for one in rows if one.row.quantized is not None and _timed(one) and id(one) not in given]
     return e(
         "section",
         e("h2", f"{figure.title()} against latency"),
@@ -86,9 +92,7 @@ def section(rows: tuple[Entry, ...], noise: float | None) -> Element | None:
         else None,
         _drawing(drawn, ahead, figure, level),
         _key(drawn, ahead, figure),
-        e("p", f"Not drawn, for want of a sound time or of this figure: {listed(missing)}.", class_="note")
-        if missing
-        else None,
+        e("p", f"Not drawn, because this is not known of them: {listed(missing)}.", class_="note") if missing else None,
         id="tradeoff",
     )
 
@@ -132,7 +136,7 @@ def points(rows: tuple[Entry, ...], figure: Figure) -> list[Point]:
     for one in rows:
         if one.row.quantized is None and one.row.artifact in floats and _timed(one) and one.latency is not None:
             found.append(Point(one, one.latency.p50, floats[one.row.artifact]))
-    return found
+    return sorted(found, key=lambda point: (point.x, -point.y))
 
 
 def source(one: Entry) -> str:
@@ -173,7 +177,7 @@ def _float_figure(rows: tuple[Entry, ...], figure: Figure) -> float | None:
 def _drawing(drawn: list[Point], ahead: list[Point], figure: Figure, unquantized: float | None) -> Element:
     xs = Scale.over([point.x for point in drawn])
     ys = Scale.linear([point.y for point in drawn] + ([] if unquantized is None else [unquantized]), MARGIN)
-    levels = [(100 - ys.at(tick), short(figure.written(tick))) for tick in ys.ticks()]
+    levels = [(100 - ys.at(tick), figure.tick(tick)) for tick in ys.ticks()]
     corners = _corners(ahead, xs, ys)
     lines = list(pairwise(corners))
     if unquantized is not None:
@@ -190,7 +194,7 @@ def _drawing(drawn: list[Point], ahead: list[Point], figure: Figure, unquantized
     )
     heights = [e("text", text, x="100%", dx="-6", y=f"{y:.3f}%", dy="4") for y, text in levels]
     ruler = e("svg", *heights, class_="heights", aria_hidden="true")
-    return e("div", ruler, plot, e("div"), axis(xs, drawn[0].entry.time), class_="scatter")
+    return e("div", ruler, plot, e("div"), axis(xs, drawn[0].entry.tick), class_="scatter")
 
 
 def _corners(ahead: list[Point], xs: Scale, ys: Scale) -> list[Spot]:

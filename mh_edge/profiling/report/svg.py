@@ -7,7 +7,6 @@ curve is a path in a view box of 100 by 100 that is stretched, with a pen that i
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,8 +33,6 @@ are faults, and would break the arithmetic of an axis.
 
 ALIKE = 1e-9
 """Share of a value by which another must differ to be told from it on an axis."""
-
-ZEROS = re.compile(r"\.(\d*?)0+(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -109,13 +106,8 @@ def grid(scale: Scale) -> list[Element]:
 
 def axis(scale: Scale, written: Callable[[float], str]) -> Element:
     """The values of the ticks, below or above a chart of the same width."""
-    texts = [e("text", short(written(tick)), x=f"{scale.at(tick):.3f}%", y="1em") for tick in scale.ticks()]
+    texts = [e("text", written(tick), x=f"{scale.at(tick):.3f}%", y="1em") for tick in scale.ticks()]
     return e("svg", *texts, class_="axis", aria_hidden="true")
-
-
-def short(value: str) -> str:
-    """Without zeros at the end: "0.500 ms" -> "0.5 ms", "92.00%" -> "92%"."""
-    return ZEROS.sub(lambda found: f".{found[1]}" if found[1] else "", value)
 
 
 def stretched(*children: Child) -> Element:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 from mh_edge.errors import UnavailableError
 from mh_edge.profiling.report.entries import Entry, first_timed, listed
@@ -149,13 +148,15 @@ def _noise(profile: Profile, rows: tuple[Entry, ...]) -> list[str]:
 
 
 def _placement(rows: tuple[Entry, ...]) -> list[str]:
-    count = Counter(kind(one) for one in rows)
-    words = [
-        f"{count[FELL_BACK]} of {len(rows)} fell back, wholly or in part." if count[FELL_BACK] else "",
-        f"{count[NOT_HERE] + count[FAILED]} of {len(rows)} could not be run."
-        if count[NOT_HERE] + count[FAILED]
-        else "",
-    ]
+    fell = [one.label for one in rows if kind(one) == FELL_BACK]
+    missing = [one for one in rows if kind(one) in (NOT_HERE, FAILED)]
+    words = []
+    if fell:
+        which = listed(fell) if len(fell) < 3 else f"{len(fell)} of {len(rows)}"
+        words.append(f"{which} fell back, wholly or in part.")
+    if missing:
+        on = listed(dict.fromkeys(one.row.device for one in missing))
+        words.append(f"{len(missing)} of {len(rows)} could not be run, on {on}.")
     ran = [one for one in rows if kind(one) in ("", WRONG)]
     silent = [one for one in ran if one.row.placement is None]
     if ran and not silent:
@@ -166,7 +167,7 @@ def _placement(rows: tuple[Entry, ...]) -> list[str]:
         )
     elif ran:
         words.append(f"{len(silent)} of {len(rows)} {'does' if len(silent) == 1 else 'do'} not tell where it ran.")
-    return [word for word in words if word]
+    return words
 
 
 def _numbers(rows: tuple[Entry, ...]) -> list[str]:
