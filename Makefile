@@ -11,7 +11,7 @@ WORKERS ?= 2
 # What the tests of delegates need beside the delegates.
 TESTS := "hypothesis>=6.100" "pytest>=8.3" "pytest-timeout>=2.3"
 
-.PHONY: demo test test-delegates test-browser lint types imports tests format readme coverage generated bench bench-quantization bench-scale clean
+.PHONY: demo test test-delegates test-browser lint types imports tests format readme coverage generated bench bench-devices bench-quantization bench-scale clean
 
 demo: .venv/local
 	$(BIN)/python examples/00_digits/digits.py
@@ -71,6 +71,11 @@ bench: .venv-bench/ready
 
 bench-quantization: .venv-bench/ready
 	$(BENCH).quantization --output tests/benchmarks/results/quantization.md
+
+bench-devices: .venv/local .venv-delegates/ready .venv-delegates/vulkan/env
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.devices prepare
+	. .venv-delegates/vulkan/env && PYTHONPATH=tests .venv-delegates/bin/python -m benchmarks.devices measure \
+		--output tests/benchmarks/results/devices.md
 
 bench-scale: .venv-bench/ready
 	$(BENCH).scale --output tests/benchmarks/results/scale.md

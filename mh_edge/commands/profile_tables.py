@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from mh_edge.profiling import Profile
     from mh_edge.profiling.result import Agreement, Row
+    from mh_edge.runtimes.placement import Placement
 
 SPEED = ("file", "device", "p50", "p90", "p99", "ratio to the first", "samples/s")
 PROOF = ("file", "device", "ran there", "numbers", "size", "load", "first run", "memory")
@@ -141,10 +142,21 @@ def _remarks(row: Row) -> list[str]:
     if row.failure is not None:
         lines.append(f"FAILED: {row.failure.message} {row.failure.hint}".rstrip())
     elif row.fell_back and row.placement is not None:
-        for one in row.placement.fallbacks:
-            times = f"×{one.count}" if one.count > 1 else ""
-            lines.append(f"{one.op}{times} ran on {one.where}{f': {one.reason}' if one.reason else ''}")
+        lines += _elsewhere(row.placement)
     return [*lines, *row.notes]
+
+
+def _elsewhere(placement: Placement) -> list[str]:
+    """`on built-in kernels instead: CAST×2, WHERE (XNNPACK has no such operation); WHILE (...)`, for each place."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for one in placement.fallbacks:
+        times = f"×{one.count}" if one.count > 1 else ""
+        found.setdefault(one.where, {}).setdefault(one.reason, []).append(f"{one.op}{times}")
+    return [
+        f"on {where} instead: "
+        + "; ".join(", ".join(ops) + (f" ({reason})" if reason else "") for reason, ops in reasons.items())
+        for where, reasons in found.items()
+    ]
 
 
 def _circumstances(found: Profile) -> list[str]:

@@ -27,7 +27,7 @@ def why_not(node: Node) -> str:
     if node.op in CONTROL_FLOW:
         return "XNNPACK takes no control flow"
     if node.op not in TAKEN:
-        return f"XNNPACK has no {node.op}"
+        return "XNNPACK has no such operation"
     if others := [dtype for dtype in node.dtypes if dtype not in NUMBERS]:
         return f"XNNPACK does not compute in {others[0]}"
     if "int8" in node.dtypes and node.op in FLOAT_ONLY:
