@@ -12,6 +12,9 @@ from mh_edge.profiling.report.svg import is_length
 from mh_edge.profiling.result import Latency, Profile, Row
 from mh_edge.units import digits, duration
 
+GLUE = "\u00a0"
+"""The blank between a number and its unit, at which no line is broken."""
+
 MOST = 10_000
 """From so many of a unit on, its numbers are read no better than those of several units."""
 
@@ -50,18 +53,18 @@ class Entry:
         """That of a call, in the unit of all rows."""
         if not self.unit or milliseconds is None or not math.isfinite(milliseconds):
             return time(milliseconds)
-        return f"{digits(milliseconds * (1e3 if self.unit == 'µs' else 1))} {self.unit}"
+        return f"{digits(milliseconds * (1e3 if self.unit == 'µs' else 1))}{GLUE}{self.unit}"
 
     def tick(self, milliseconds: float) -> str:
         """A round time on an axis, exactly."""
-        unit = self.unit or time(milliseconds).rpartition(" ")[2]
-        return f"{milliseconds * {'µs': 1e3, 'ms': 1.0, 's': 1e-3}[unit]:,.6g} {unit}"
+        unit = self.unit or time(milliseconds).rpartition(GLUE)[2]
+        return f"{milliseconds * {'µs': 1e3, 'ms': 1.0, 's': 1e-3}[unit]:,.6g}{GLUE}{unit}"
 
     def span(self, low: float, high: float) -> str:
         """From one to the other: "107 to 110 µs", the unit once where it is the same."""
         first, last = self.time(low), self.time(high)
-        number, _, unit = first.partition(" ")
-        return f"{number if unit == last.partition(' ')[2] else first} to {last}"
+        number, _, unit = first.partition(GLUE)
+        return f"{number if unit == last.partition(GLUE)[2] else first} to {last}"
 
     def shown(self) -> Element:
         """Name and device, for a table or beside a bar."""
@@ -89,7 +92,7 @@ def time(milliseconds: float | None) -> str:
     """A duration, or a dash for what was not measured."""
     if milliseconds is None:
         return NOTHING
-    return duration(milliseconds) if math.isfinite(milliseconds) else "not a number"
+    return duration(milliseconds).replace(" ", GLUE) if math.isfinite(milliseconds) else "not a number"
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

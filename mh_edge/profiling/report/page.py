@@ -54,8 +54,9 @@ def page(profile: Profile) -> str:
     return document(e("html", head, body, lang="en"))
 
 
-def check_target(path: Path) -> None:
+def check_target(path: str | Path) -> None:
     """Raise UsageError where no page can be written, before anything is measured for it."""
+    path = Path(path)
     if path.is_dir():
         raise UsageError(f"{str(path)!r} is a folder, so no page can be written there.", "Name a file: report.html.")
     if path.exists() and not path.is_file():

@@ -242,15 +242,14 @@ def _key(drawn: list[Point], ahead: list[Point], figure: Figure) -> Element:
     lines = [
         e(
             "tr",
-            e("td", f"{number}", class_="n"),
+            e("td", "●" if point in ahead else "○", f" {number}", class_="n"),
             e("th", point.entry.shown(), scope="row"),
             e("td", point.entry.time(point.x), class_="n"),
             e("td", figure.written(point.y), class_="n"),
-            e("td", "yes" if point in ahead else "no"),
         )
         for number, point in enumerate(drawn, 1)
     ]
-    titles = ("No.", "File", "Median", figure.title(), "On the front")
+    titles = ("No.", "File", "Median", figure.title())
     head = e("tr", *(e("th", title, scope="col") for title in titles))
-    caption = e("caption", "The points of the chart")
+    caption = e("caption", "The points of the chart; ● is one that no other beats in both")
     return e("div", e("table", caption, e("thead", head), e("tbody", *lines), class_="points"), class_="scroll")
