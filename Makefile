@@ -44,7 +44,7 @@ DELEGATES := cpu openvino webgpu qnn xnnpack litert-builtin litert-reference lit
 
 # Chromium comes from the system's packages.
 test-browser: .venv/dev
-	command -v chromium > /dev/null || apt-get install --yes --no-install-recommends chromium
+	command -v chromium > /dev/null || apt-get install --yes --no-install-recommends chromium fonts-dejavu-core
 	$(BIN)/python -m pytest tests/browser
 
 format: .venv/dev
