@@ -17,7 +17,8 @@ from mh_edge.forecast.result import Forecast, Refusal
 BASIS = "the list of operations of LiteRT 2.3's GPU delegate (ML Drift, model_builder.cc) and their conditions"
 ONE_PART = "another partition is larger, and by default one of each graph goes to the GPU"
 FREE_SIZES = "free sizes are taken as they stand in the file: others compile it anew"
-RANK, BATCHED_RANKS = 5, (3, 4)
+ABORTS = "LiteRT 2.3 aborts the whole program over a BATCH_MATMUL of one tensor with itself"
+RANK, AXIS_RANK = 5, 4  # by axis it knows tensors of four dimensions only
 
 FLOATS = frozenset({"float32", "float16"})
 INTEGERS = frozenset({"int8", "int16", "int32"})
@@ -54,6 +55,7 @@ REDUCED = names("MEAN SUM REDUCE_MAX REDUCE_MIN REDUCE_PROD REDUCE_ALL REDUCE_AN
 PAIRED = (COMPARISONS | LOGICAL | WHOLE_NUMBERS | {"POW", "SQUARED_DIFFERENCE"}) - {"ADD", "MUL"}
 """Operations that do not take the same tensor twice."""
 
+ALONG_AN_AXIS = names("ARG_MAX PACK SPLIT SPLIT_V TRANSPOSE UNPACK")
 FIX_16 = "quantize --scheme int8, or fp16"
 
 
@@ -88,18 +90,25 @@ def _typed(node: Node, graph: Graph) -> Refusal | None:
 def _shaped(node: Node, graph: Graph) -> Refusal | None:
     del graph
     head, second = node.input(0), node.input(1)
-    if node.op in ("SLICE", "STRIDED_SLICE") and head is not None and head.rank not in BATCHED_RANKS:
-        return Refusal(f"{head.rank} dimensions, 3 or 4 are taken")
+    if node.op in ("SLICE", "STRIDED_SLICE") and not all(item.constant for item in node.given[1:]):
+        return Refusal("a slice whose place is computed")
     if node.op == "STRIDED_SLICE" and head is not None and node.outputs[0].rank != head.rank:
         return Refusal("a slice that drops a dimension")
     if node.op == "GATHER" and second is not None and (second.rank != 1 or second.dtype != "int32"):
         return Refusal("indices that are not one row of int32")
     if node.op in REDUCED and second is not None and not second.constant:
         return Refusal("axes that are computed")
-    twice = len(node.computed) == 2 and node.computed[0].name == node.computed[1].name
-    if twice and node.op in PAIRED:
+    if node.op in PAIRED and _twice(node):
         return Refusal("the same tensor twice")
-    return rank(node, RANK)
+    if node.op in ("SELECT", "SELECT_V2"):
+        whole = node.outputs[0].shape
+        if any(item.shape not in (whole, (), (1,)) for item in node.given[1:]):
+            return Refusal("branches of other sizes than the result")
+    return rank(node, AXIS_RANK if node.op in REDUCED | ALONG_AN_AXIS else RANK)
+
+
+def _twice(node: Node) -> bool:
+    return len(node.computed) == 2 and node.computed[0].name == node.computed[1].name
 
 
 def _smaller(parts: Parts) -> Parts:
@@ -114,6 +123,8 @@ def _smaller(parts: Parts) -> Parts:
 
 def _tflite(graph: Graph) -> Forecast:
     check = halves(graph, partial(first, checks=(_listed, _typed, _shaped)))
+    if any(node.op == "BATCH_MATMUL" and _twice(node) for node in graph.nodes):
+        return predicted(graph, lambda node, graph: Refusal(ABORTS), BASIS)
     notes = [FREE_SIZES] if graph.free else []
     if any(node.op == "CUMSUM" for node in graph.nodes):
         notes.append("its CUMSUM has given wrong numbers: compare them on the device")

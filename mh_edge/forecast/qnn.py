@@ -47,7 +47,7 @@ CONSTANT = {
 OPTIONS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "ArgMax": {"select_last_index": (0,)},
     "ArgMin": {"select_last_index": (0,)},
-    "CumSum": {"reverse": (0,)},
+    "CumSum": {"exclusive": (0,), "reverse": (0,)},
     "GatherND": {"batch_dims": (0,)},
     "Gemm": {"alpha": (1,), "beta": (1, 0)},
     "LpNormalization": {"p": (2,)},

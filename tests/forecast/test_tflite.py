@@ -54,6 +54,24 @@ def test_free_sizes(tmp_path: Path) -> None:
     assert any("taken as they stand" in note for note in found["litert-gpu"].notes)
 
 
+def test_slices_and_axes_of_the_gpu(tmp_path: Path) -> None:
+    """A slice in two dimensions is taken, one whose place is computed is not; an axis of five dimensions is not."""
+    four = ("int32", [2], True)
+    row = ("float32", [4, 4], False)
+    for place, taken in ((four, True), (("int32", [2], False), False)):
+        path = tflite(
+            tmp_path / "slice.tflite",
+            [("STRIDED_SLICE", [0, 1, 2, 3], [4])],
+            [row, place, four, four, row],
+            [0] if taken else [0, 1],
+            [4],
+        )
+        assert forecast(path, ["litert-gpu"])["litert-gpu"].whole is taken
+    tensors = [("float32", [1, 2, 2, 2, 2], False), ("int32", [1], True), ("float32", [1, 2, 2, 2], False)]
+    path = tflite(tmp_path / "mean.tflite", [("MEAN", [0, 1], [2])], tensors, [0], [2])
+    assert "at most 4" in forecast(path, ["litert-gpu"])["litert-gpu"].blockers[0].reason
+
+
 def test_only_the_largest_part_goes_to_the_gpu(tmp_path: Path) -> None:
     """EXP -> NEG -> (unknown) -> ABS: two parts, of which the smaller stays."""
     path = tflite(
@@ -75,6 +93,10 @@ def test_the_same_tensor_twice(tmp_path: Path) -> None:
     for op, taken in (("MUL", True), ("ADD", True), ("SUB", False)):
         path = tflite(tmp_path / f"{op}.tflite", [(op, [0, 0], [1])], tensors, [0], [1])
         assert forecast(path, ["litert-gpu"])["litert-gpu"].whole is taken
+    path = tflite(
+        tmp_path / "crash.tflite", [("BATCH_MATMUL", [0, 0], [1])], [("float32", [1, 4, 4], False)] * 2, [0], [1]
+    )
+    assert "aborts" in forecast(path, ["litert-gpu"])["litert-gpu"].blockers[0].reason
 
 
 def test_weights_that_are_unpacked_from_float16_vanish_or_stay(tmp_path: Path) -> None:
