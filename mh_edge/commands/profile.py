@@ -117,10 +117,11 @@ def profile(
     Exit code 5 when numbers are wrong, 6 when a device is not here or something fell back. Energy is not measured.
     """
     from mh_edge import profiling
-    from mh_edge.profiling import report
     from mh_edge.runtimes import BASELINE
 
     if html is not None:
+        from mh_edge.profiling import report
+
         report.check_target(html)
     loading = {"import": ",".join(custom_modules)} | ({"unsafe": "1"} if unsafe else {})
     found = profiling.profile(

@@ -32,7 +32,7 @@ def section(profile: Profile, rows: tuple[Entry, ...]) -> Element | None:
     scale = Scale.over(values)
     band = _noise(profile, first.latency, scale)
     lanes = [_lane(one, found, known, scale, band) for one, found, known in drawn]
-    untimed = [one.label for one in rows if one.latency is None]
+    untimed = [one.label for one in rows if one.latency is None and one.row.failure is None]
     return e(
         "section",
         e("h2", "Latency"),
@@ -50,7 +50,7 @@ def section(profile: Profile, rows: tuple[Entry, ...]) -> Element | None:
             *lanes,
             class_="lanes",
         ),
-        e("p", f"Not timed: {listed(untimed)}.", class_="note") if untimed else None,
+        e("p", f"No times of single calls are known of {listed(untimed)}.", class_="note") if untimed else None,
         id="latency",
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Self
 
 from mh_edge.profiling.report.html import Child, Element, e
@@ -74,19 +73,26 @@ class Scale:
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for steps in ((1, 2, 5), (1, 3), (1,)):
-                found = self._inside(step * 10.0**power for power in powers for step in steps)
-                if len(found) > 1 and min(self.at(b) - self.at(a) for a, b in pairwise(found)) >= APART:
+                round_ones = [step * 10.0**power for power in powers for step in steps]
+                found = self._standing(round_ones)
+                if len(found) > 1 and (steps == (1,) or len(found) == len(self._inside(round_ones))):
                     return found
-            if len(found) > 1:
-                return found[:: math.ceil(APART / (self.at(found[1]) - self.at(found[0])))]
         rough = (self.high - self.low) * APART / 100
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * nice for nice in (1, 2, 2.5, 5, 10, 20) if unit * nice >= rough)
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return self._inside(step * count for count in range(first, last + 1))
+        return self._standing([step * count for count in range(first, last + 1)])
 
     def _inside(self, values: Iterable[float]) -> list[float]:
         return [value for value in values if EDGE <= self.at(value) <= 100 - EDGE]
+
+    def _standing(self, values: Iterable[float]) -> list[float]:
+        """Those inside, without the ones too near to the one before."""
+        found: list[float] = []
+        for value in self._inside(values):
+            if not found or self.at(value) - self.at(found[-1]) >= APART:
+                found.append(value)
+        return found
 
 
 def is_length(value: float) -> bool:

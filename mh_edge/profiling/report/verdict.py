@@ -21,7 +21,8 @@ def headline(profile: Profile, rows: tuple[Entry, ...]) -> Element:
     passed = profile.passed
     word = "Passed" if passed else f"Failed, exit code {profile.exit_code}"
     mark = e("span", "✓" if passed else "✗", class_="mark", aria_hidden="true")
-    fast, numbers, placed = [*_speed(rows), *_noise(profile, rows)], _numbers(rows), _placement(rows)
+    fast: list[Child] = [*_speed(rows), *_noise(profile, rows)]
+    numbers, placed = _numbers(rows), _placement(rows)
     if passed:
         sentences = [*fast, *placed, *numbers]
     elif any(one.wrong for one in rows):
@@ -76,67 +77,36 @@ def kind(one: Entry) -> str:
     return NOT_HERE if one.row.failure.exit_code == UnavailableError.exit_code else FAILED
 
 
-def _speed(rows: tuple[Entry, ...]) -> list[Element | str]:
+def _speed(rows: tuple[Entry, ...]) -> list[Element]:
     first = first_timed(rows)
     if first is None or first.latency is None:
-        return ["Nothing was timed."]
-    compared = [
-        one for one in rows if one is not first and one.sound and one.latency is not None and one.row.ratio is not None
-    ]
-    if not compared:
-        return [e("span", e("b", first.shown()), f" takes {first.time(first.latency.p50)} for a call, as a median.")]
-    differing = [(one, one.row.ratio) for one in compared if one.row.ratio is not None and one.row.ratio.differs]
-    faster = [(one, ratio.ratio) for one, ratio in differing if 0 < ratio.ratio < 1]
+        means = [
+            f"{one.label} takes {one.time(one.row.mean_ms)} for a call, as a mean." for one in rows if one.row.mean_ms
+        ]
+        return [e("span", means[0] if means else "Nothing was timed.")]
+    base, takes = first.shown(), first.time(first.latency.p50)
+    others = [one for one in rows if one is not first and one.sound and one.latency is not None and one.row.ratio]
+    differing = [(one, one.row.ratio.ratio) for one in others if one.row.ratio is not None and one.row.ratio.differs]
+    faster = [pair for pair in differing if 0 < pair[1] < 1]
+    slower = [pair for pair in differing if pair[1] > 1]
+    words: list[Child]
     if faster:
         best, ratio = min(faster, key=lambda pair: pair[1])
         times = f" ({digits(1 / ratio)} times as fast)" if ratio < 0.5 else ""
-        return [
-            e(
-                "span",
-                e("b", best.shown()),
-                " takes ",
-                e("b", _factor(ratio)),
-                " of the time of ",
-                first.shown(),
-                f"{times}.",
-            )
-        ]
-    slower = [(one, ratio.ratio) for one, ratio in differing if ratio.ratio > 1]
-    if len(slower) == len(compared):
+        words = [e("b", best.shown()), " takes ", e("b", _factor(ratio)), " of the time of ", base, f"{times}."]
+    elif not others:
+        words = [e("b", base), f" takes {takes} for a call, as a median."]
+    elif len(slower) < len(others):
+        whose = "No other" if all(one.sound for one in rows) else "No other that ran where it was asked to"
+        words = [whose, " is faster than ", e("b", base), f" ({takes}) beyond the noise."]
+    else:
         nearest, ratio = min(slower, key=lambda pair: pair[1])
-        ahead = "The fastest is " if len(slower) > 1 else ""
-        if ahead:
-            return [
-                e(
-                    "span",
-                    ahead,
-                    e("b", first.shown()),
-                    "; next comes ",
-                    nearest.shown(),
-                    f", which takes ×{_factor(ratio)} of its time.",
-                )
-            ]
-        return [
-            e(
-                "span",
-                e("b", nearest.shown()),
-                " takes ",
-                e("b", _factor(ratio)),
-                " times as long as ",
-                first.shown(),
-                ".",
-            )
-        ]
-    others = "No other" if all(one.sound for one in rows) else "No other that ran where it was asked to"
-    return [
-        e(
-            "span",
-            others,
-            " is faster than ",
-            e("b", first.shown()),
-            f" ({first.time(first.latency.p50)}) beyond the noise.",
+        next_one: list[Child] = [nearest.shown(), " takes ", e("b", _factor(ratio)), " times as long"]
+        alone = len(others) == 1
+        words = (
+            [*next_one, " as ", base, "."] if alone else [e("b", base), " is the fastest; the next, ", *next_one, "."]
         )
-    ]
+    return [e("span", *words)]
 
 
 def _noise(profile: Profile, rows: tuple[Entry, ...]) -> list[str]:
