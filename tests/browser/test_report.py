@@ -18,7 +18,7 @@ from profiling import profiles
 
 LOOKS = (Path(__file__).parent / "looks.js").read_text(encoding="utf-8")
 OPENED = "document.querySelectorAll('details').forEach(one => one.open = true)"
-WIDTHS = (360, 768, 1280, 1920)
+WIDTHS = (320, 360, 768, 1280, 1920)
 COMPLAINTS = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Network.loadingFailed")
 
 

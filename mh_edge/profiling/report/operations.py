@@ -176,6 +176,6 @@ def _table(one: Entry, by: str, parts: list[Part]) -> Element:
         )
         for part in parts
     ]
-    head = e("tr", *(e("th", name, scope="col") for name in (by.capitalize(), "Operations", "Time", "Share")))
+    head = e("tr", *(e("th", name, scope="col") for name in (by.capitalize(), "Count", "Time", "Share")))
     caption = e("caption", f"Time by {by}, {one.label}")
     return e("div", e("table", caption, e("thead", head), e("tbody", *lines), class_="ops"), class_="scroll")

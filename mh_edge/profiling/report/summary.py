@@ -94,7 +94,8 @@ def _ratio(ratio: Ratio | None, is_first: bool) -> tuple[Child, ...]:
 
 
 def _throughput(one: Entry) -> tuple[Child, ...]:
-    value = one.row.throughput if one.latency is not None or one.row.mean_ms else None
+    timed = one.latency is not None if one.row.latency is not None else bool(one.row.mean_ms)
+    value = one.row.throughput if timed else None
     if value is None:
         return (NOTHING,)
     batch = one.row.batch
