@@ -152,7 +152,8 @@ def _colour(part: Part, colours: dict[str, int]) -> str:
 
 
 def _legend(by: str, colours: dict[str, int], cuts: list[list[Part]]) -> Element:
-    names = [e("li", e("span", class_=f"key c{number}"), foreign(name)) for name, number in colours.items()]
+    names = [e("li", f"By {by}:", class_="dim")]
+    names += [e("li", e("span", class_=f"key c{number}"), foreign(name)) for name, number in colours.items()]
     if any(part.name not in colours for parts in cuts for part in parts):
         names.append(e("li", e("span", class_="key rest"), REST))
     if any(not part.here for parts in cuts for part in parts):
