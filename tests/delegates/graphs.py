@@ -98,6 +98,12 @@ def feeds(batch: int = 1) -> dict[str, np.ndarray]:
     return {"x": RNG.standard_normal((batch, TIME, DIM)).astype(np.float32), "valid": valid}
 
 
+def holed() -> dict[str, np.ndarray]:
+    """One row whose first, last and some inner steps are masked."""
+    valid = np.array([[False, True, True, False, True, True, False]])
+    return {"x": RNG.standard_normal((1, TIME, DIM)).astype(np.float32), "valid": valid}
+
+
 def save(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """Feeds as a file."""
     np.savez(path, **arrays)  # type: ignore[arg-type]

@@ -59,6 +59,14 @@ def test_a_device_that_is_not_here(tmp_path: Path) -> None:
     assert "CPU" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["masked_free.onnx", "masked_fixed.onnx"])
+def test_masked_recurrent_layers_without_lengths_are_right(name: str) -> None:
+    with OpenVinoSession(Path(__file__).with_name(name)) as session:
+        for rows in (graphs.feeds(), graphs.holed()):
+            assert devices.error(session, rows=rows) <= FLOAT32
+        assert session.placement().whole
+
+
 def test_wrong_numbers_are_caught(tmp_path: Path) -> None:
     """OpenVINO 1.8.1 runs an LSTM over the padding where the batch is free. All of it runs there, and all is wrong."""
     path = graphs.lstm(tmp_path / "lstm.onnx", "batch")

@@ -33,6 +33,15 @@ def test_it_takes_a_file_whole_and_computes_float16(tmp_path: Path) -> None:
             assert "times say nothing about a phone" in session.notes[0]
 
 
+def test_masked_recurrent_layers_stay_there() -> None:
+    """Equal keys of TopK, lengths, and numbers beyond float16 would all go wrong; masked_fixed.onnx has none."""
+    with QnnSession(Path(__file__).with_name("masked_fixed.onnx")) as session:
+        for rows in (graphs.feeds(), graphs.holed()):
+            assert 1e-6 < devices.error(session, rows=rows) <= FLOAT16
+        assert session.placement().whole
+        assert session.placement().partitions == 1
+
+
 def test_sizes_must_be_fixed(tmp_path: Path) -> None:
     path = graphs.dense(tmp_path / "dense.onnx")
     with pytest.raises(InputError, match="leaves batch free") as caught:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from keras import layers
@@ -12,6 +15,7 @@ from mh_edge.verification import verify
 from to_onnx.conversion import convert, operations, proven
 
 ROWS = (None, 4)
+DELEGATES = Path(__file__).parents[1] / "delegates"
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -67,7 +71,7 @@ def test_initial_states_beside_a_mask(name, tmp_path):
     """Keras repeats nothing before the first valid step, and hands the initial state on where there is none."""
     keras.utils.set_random_seed(2)
     model, files = STARTED[name](), []
-    for runtime in ("cpu", "portable"):
+    for runtime in ("cpu", "portable", "plugins"):
         source, file = convert(model, tmp_path / f"{runtime}.onnx", runtime=runtime)
         assert not {"Loop", "Scan", "If"} & set(operations(file))
         files.append(file)
@@ -94,12 +98,12 @@ def test_a_masked_step_of_a_gru_holds_its_state_to_the_last_digit(tmp_path):
 
 
 @pytest.mark.parametrize("garbage", [-1e12, 3e38, np.inf, np.nan])
-@pytest.mark.parametrize("layer", [layers.GRU, layers.LSTM])
-def test_what_stands_at_masked_steps_is_not_read(layer, garbage, tmp_path):
+@pytest.mark.parametrize(("layer", "runtime"), [(layers.GRU, "cpu"), (layers.LSTM, "cpu"), (layers.LSTM, "plugins")])
+def test_what_stands_at_masked_steps_is_not_read(layer, runtime, garbage, tmp_path):
     keras.utils.set_random_seed(2)
     x = keras.Input(ROWS, name="x")
     mask = keras.Input((None,), dtype="bool", name="mask")
-    _, file = convert(keras.Model([x, mask], layer(5)(x, mask=mask)), tmp_path / "layer.onnx")
+    _, file = convert(keras.Model([x, mask], layer(5)(x, mask=mask)), tmp_path / "layer.onnx", runtime=runtime)
     rng = np.random.default_rng(0)
     valid = rng.random((3, 12)) < 0.5
     clean = np.where(valid[..., None], rng.normal(size=(3, 12, 4)), 0).astype("float32")
@@ -126,6 +130,39 @@ def test_a_mask_costs_these_operations_and_no_others(name, tmp_path):
     costly = ("Concat", "CumSum", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK", "LSTM", "GRU")
     assert {op: found[op] for op in costly if found[op]} == counted
     assert sum(found.values()) <= 14
+
+
+def on_plugins():
+    """The model of tests/delegates/masked_*.onnx: every direction of the form for plug-ins, and a GRU that holds."""
+    x = keras.Input((None, 16), name="x")
+    mask = keras.Input((None,), dtype="bool", name="valid")
+    both = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(x, mask=mask)
+    last = layers.LSTM(4)(both, mask=mask)
+    held = layers.GRU(4)(both, mask=mask)
+    return keras.Model([x, mask], layers.Concatenate(name="y")([last, held]))
+
+
+@pytest.mark.parametrize(("name", "sizes"), {"free": {}, "fixed": {"batch": 1, "sequence": 7}}.items())
+def test_plugins_are_given_no_lengths_and_no_equal_keys(name, sizes, tmp_path):
+    """What plug-ins take wrongly: QNN equal keys of TopK, and numbers beyond float16; OpenVINO lengths."""
+    keras.utils.set_random_seed(2)
+    source, path = convert(on_plugins(), tmp_path / "masked.onnx", runtime="plugins", **sizes)
+    assert operations(path) == operations(DELEGATES / f"masked_{name}.onnx"), "write that file anew, with this model"
+    result = verify(source, [path])
+    assert result.passed, result.to_json()
+    file = onnx.load(path)
+    recurrent = [node for node in file.graph.node if node.op_type in ("LSTM", "GRU")]
+    assert len(recurrent) == 4
+    assert not any("".join(node.input[4:]) for node in recurrent)
+    assert max(np.abs(onnx.numpy_helper.to_array(item)).max() for item in file.graph.initializer) < 65504
+    keys = sorted({node.input[0] for node in file.graph.node if node.op_type == "TopK"})
+    assert keys
+    file.graph.output.extend(onnx.helper.make_tensor_value_info(key, onnx.TensorProto.INT32, None) for key in keys)
+    valid = np.array([[False, True, True, False, True, True, False]])
+    session = onnxruntime.InferenceSession(file.SerializeToString())
+    for found in session.run(keys, {"x": np.ones((1, 7, 16), "float32"), "valid": valid}):
+        assert sorted(found[valid].ravel()) == [1, 2, 3, 4]
+        assert not found[~valid].any()
 
 
 OTHERS = {

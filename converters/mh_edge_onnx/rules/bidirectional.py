@@ -88,7 +88,9 @@ def lower(ctx: Context, layer: keras.layers.Bidirectional, inputs: Inputs, masks
     parts = [layer.forward_layer, layer.backward_layer]
     starts = [initial[:half], initial[half:]]
     backward = [part.go_backwards for part in parts]
-    groups = [[0, 1]] if _one_operation(layer) else [[0], [1]]
+    single = [stage for part in parts for stage in rnn.stages(part)]
+    together = _one_operation(layer) and not recurrent.apart(ctx, single, masks[0], layer.return_state)
+    groups = [[0, 1]] if together else [[0], [1]]
     outputs: list[ir.Value] = []
     states: list[ir.Value] = []
     for group in groups:
@@ -106,6 +108,7 @@ def lower(ctx: Context, layer: keras.layers.Bidirectional, inputs: Inputs, masks
             [starts[index] for index in group],
             [part.zero_output_for_mask for part in chosen],
             sequences=layer.return_sequences,
+            finals=layer.return_state,
         )
         outputs.extend(done.sequences if layer.return_sequences else done.last)
         states.extend(state for direction in done.states for state in direction)
@@ -113,7 +116,7 @@ def lower(ctx: Context, layer: keras.layers.Bidirectional, inputs: Inputs, masks
         # Keras leaves the forward part in the order it was computed, and turns the other one round.
         outputs = [recurrent.flip(ctx, value) for value in outputs]
     merged = _merge(ctx, layer.merge_mode, outputs)
-    return [*merged, *states] if layer.return_state else merged
+    return [*merged, *states]
 
 
 def _merge(ctx: Context, mode: str | None, outputs: list[ir.Value]) -> list[ir.Value]:
