@@ -52,7 +52,9 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Device:
-    """A place where models run. reason: why it is not available (empty when it is). fix: what to do about it."""
+    """A place where models run. reason: why it is not available (empty when it is). fix: what to do about it. notes:
+    what else must be known of one that is ("a software GPU on the CPU ...").
+    """
 
     name: str
     available: bool
@@ -60,6 +62,7 @@ class Device:
     version: str | None
     reason: str
     fix: str
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,6 +72,7 @@ class Device:
             "version": self.version,
             "reason": self.reason,
             "fix": self.fix,
+            "notes": list(self.notes),
         }
 
 
@@ -107,13 +111,15 @@ def _tried(name: str) -> Device:
     if number is None:
         return Device(name, False, package, None, "not installed", found.install())
     again = f"pip install --force-reinstall {package}"
+    notes: tuple[str, ...] = ()
     try:
-        reason, fix = _square(found), again
+        reason, notes = _square(found)
+        fix = again
     except UnavailableError as error:
         reason, fix = error.message, error.hint or again
     except MhEdgeError as error:
         reason, fix = error.message, again
-    return Device(name, not reason, package, number, reason.rstrip("."), fix.rstrip(".") if reason else "")
+    return Device(name, not reason, package, number, reason.rstrip("."), fix.rstrip(".") if reason else "", notes)
 
 
 def _installed(found: type[Session]) -> tuple[str, str | None]:
@@ -124,9 +130,9 @@ def _installed(found: type[Session]) -> tuple[str, str | None]:
     return found.plugin, version(found.plugin)
 
 
-def _square(found: type[Session]) -> str:
-    """Let the device square two numbers -> why that is not what it did; nothing when it is. Raises what its session
-    raises.
+def _square(found: type[Session]) -> tuple[str, tuple[str, ...]]:
+    """Let the device square two numbers -> why that is not what it did, nothing when it is; its notes. Raises what its
+    session raises.
     """
     import numpy as np
 
@@ -138,18 +144,18 @@ def _square(found: type[Session]) -> str:
         late = threading.Timer(PATIENCE, session.kill)
         late.start()
         try:
-            session.open(model)
+            notes = session.open(model).notes
             session.run(feeds, outputs)
             placement = session.placement()
         except CrashError:
             if late.finished.is_set():
-                return f"it has not squared two numbers within {PATIENCE:.0f} s"
+                return f"it has not squared two numbers within {PATIENCE:.0f} s", ()
             raise
         finally:
             late.cancel()
         got = [float(value) for value in read_npz(outputs)["y"].ravel()]
     if not placement.whole:
         others = ", ".join(sorted({one.where for one in placement.fallbacks})) or "something else"
-        return f"the one-node model ran on {others} instead"
+        return f"the one-node model ran on {others} instead", ()
     near = len(got) == len(EXPECTED) and all(abs(a - b) <= SLACK * b for a, b in zip(got, EXPECTED, strict=True))
-    return "" if near else f"it squares {list(GIVEN)} to {got}"
+    return ("", notes) if near else (f"it squares {list(GIVEN)} to {got}", ())

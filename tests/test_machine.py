@@ -107,11 +107,11 @@ def test_the_exit_code_is_for_scripts(tmp_path: Path, monkeypatch: pytest.Monkey
     code, text = ran("fake-good", "fake-absent", "--json")
     assert code == 6
     good, absent = json.loads(text)["devices"]
-    assert list(good) == ["name", "available", "package", "version", "reason", "fix"]
+    assert list(good) == ["name", "available", "package", "version", "reason", "fix", "notes"]
     assert (good["available"], good["reason"], good["fix"]) == (True, "", "")
     assert absent == {
         "name": "fake-absent", "available": False, "package": "mh-edge-fakes", "version": "1.2",
-        "reason": "there is no fake in this machine", "fix": "buy one",
+        "reason": "there is no fake in this machine", "fix": "buy one", "notes": [],
     }  # fmt: skip
 
 
@@ -137,5 +137,5 @@ def test_the_table_fits_and_lines_to_copy_are_whole(monkeypatch: pytest.MonkeyPa
         ["openvino", "no"],
     ]
     assert " ".join(reason.split()) in " ".join(
-        " ".join(row[len(table.splitlines()[0].split("why")[0]) :] for row in table.splitlines()).split()
+        " ".join(row[len(table.splitlines()[0].split("remark")[0]) :] for row in table.splitlines()).split()
     )

@@ -31,11 +31,11 @@ def devices(names: tuple[str, ...]) -> Outcome:
                 device.name,
                 "works" if device.available else "no",
                 f"{device.package} {device.version or ''}".strip(),
-                device.reason,
+                "; ".join(filter(None, (device.reason, *device.notes))),
             )
             for device in found.devices
         ]
-        tables.show(console, ("device", "", "package", "why not"), rows)
+        tables.show(console, ("device", "", "package", "remark"), rows)
         mended: dict[str, list[str]] = {}
         for device in found.devices:
             if device.fix:

@@ -245,6 +245,7 @@ def test_a_device_that_does_not_work_is_exit_code_6(run: Runner, monkeypatch: py
             "version": None,
             "reason": "not installed",
             "fix": 'pip install "mh-edge[litert]"',
+            "notes": [],
         }
     ]
     assert run("devices").code == 0  # the list of all is an answer, not a question
