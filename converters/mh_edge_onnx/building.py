@@ -59,10 +59,32 @@ def build(
     job.register(model.graph)
     # Without a node of this domain the clean-up drops it.
     model.opset_imports[OWN_DOMAIN] = OWN_VERSION
+    if runtime == "plugins":
+        _any_by_maximum(model)
     clean(model, signature)
     model.producer_name, model.producer_version = PRODUCER, None
     model.graph.name = program.model.name
     return model, job
+
+
+def _any_by_maximum(model: ir.Model) -> None:
+    """Whether any of x is not 0, as max |x| instead of sum |x|: OpenVINO opens no file with ReduceL1 before a Cast, QNN
+    has none, and in float16 the sum of large numbers is infinite.
+    """
+    for node in list(model.graph):
+        x, users = node.inputs[0] if node.inputs else None, node.outputs[0].consumers()
+        if node.op_type != "ReduceL1" or x is None or not all(_to_truth(user) for user in users):
+            continue
+        size = ir.node("Abs", [x], name=f"{node.name}_Abs", metadata_props=dict(node.metadata_props))
+        (absolute,) = size.outputs
+        absolute.name, absolute.type, absolute.shape = f"{node.name}_Abs:0", x.type, x.shape
+        model.graph.insert_before(node, size)
+        node.replace_input_with(0, absolute)
+        node.op_type = "ReduceMax"
+
+
+def _to_truth(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.BOOL
 
 
 def _captured(program: Program, signature: Signature) -> Capture:

@@ -165,6 +165,18 @@ def test_plugins_are_given_no_lengths_and_no_equal_keys(name, sizes, tmp_path):
         assert not found[~valid].any()
 
 
+@pytest.mark.parametrize("opset", [17, 23])
+def test_plugins_find_masked_steps_by_the_largest_number(opset, tmp_path):
+    """OpenVINO opens no file with ReduceL1 there; QNN's float16 has no sum of large numbers."""
+    x = keras.Input(ROWS, name="x")
+    model = keras.Model(x, layers.LSTM(3)(layers.Masking()(x)))
+    source, path = convert(model, tmp_path / "masked.onnx", opset=opset, runtime="plugins")
+    made = operations(path)
+    assert (made["Abs"], made["ReduceMax"], made["ReduceL1"]) == (1, 1, 0)
+    result = verify(source, [path])
+    assert result.passed, result.to_json()
+
+
 OTHERS = {
     "unrolled": (lambda: layers.GRU(3, unroll=True, reset_after=False, return_sequences=True), (6, 4), "GRU"),
     "custom_cell": (lambda: layers.RNN([layers.GRUCell(2), Leaky(3)], return_sequences=True), ROWS, "Loop"),
