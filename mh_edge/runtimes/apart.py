@@ -114,6 +114,10 @@ class Apart:
         """Milliseconds of each of so many calls."""
         return [float(ms) for ms in self._ask("calls", count=count)["ms"]]
 
+    def again(self, outputs: Path) -> None:
+        """One more of the calls that were timed -> an .npz of its outputs by name."""
+        self._ask("again", outputs=str(outputs))
+
     def placement(self) -> Placement:
         """Where the nodes run."""
         return Placement.from_json(self._ask("placement"))

@@ -161,8 +161,18 @@ class Session(ABC):
         return ()
 
     def _prepared(self, feeds: dict[str, np.ndarray]) -> Callable[[], object]:
-        """A call on these feeds that does nothing but what an application would do for each call."""
+        """A call on these feeds that does nothing but what an application would do for each call. What it gives goes to
+        `_fetched`.
+        """
         return partial(self._run, feeds)
+
+    def _fetched(self, result: Any) -> list[np.ndarray]:
+        """Outputs in signature order, from what a prepared call gave."""
+        return list(result)
+
+    def fetched(self, result: object) -> dict[str, np.ndarray]:
+        """The outputs by name, from what a call of `prepared` gave."""
+        return {tensor.name: one for tensor, one in zip(self.signature.outputs, self._fetched(result), strict=True)}
 
     def prepared(self, feeds: Feeds) -> Callable[[], object]:
         """What is timed: a call on these feeds, checked once. Raises InputError as `run` does."""

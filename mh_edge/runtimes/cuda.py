@@ -99,6 +99,9 @@ class CudaSession(OrtSession):
     def _prepared(self, feeds: dict[str, np.ndarray]) -> Callable[[], object]:
         return self._bound(feeds).call
 
+    def _fetched(self, result: Binding) -> list[np.ndarray]:
+        return result.outputs()
+
     def _bound(self, feeds: dict[str, np.ndarray]) -> Binding:
         """The feeds on the device; with a graph, in the places of the last ones of these shapes."""
         self._fed = feeds

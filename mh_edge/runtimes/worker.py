@@ -104,6 +104,13 @@ class Worker:
         finally:
             gc.enable()
 
+    def again(self, outputs: str) -> dict[str, Any]:
+        """One more of the calls that were timed -> an .npz of its outputs."""
+        import numpy as np
+
+        np.savez(outputs, **self._opened.fetched(self._call()))  # type: ignore[arg-type]
+        return {}
+
     def placement(self) -> dict[str, Any]:
         """Where the nodes ran."""
         return self._opened.placement().to_json()

@@ -54,9 +54,11 @@ class Binding:
         for name, array in feeds.items():
             self._inputs[name].update_inplace(array)
 
-    def call(self) -> None:
+    def call(self) -> Binding:
+        """Run once; the outputs stay on the device."""
         self._session.run_with_iobinding(self._binding, self._options)
         self._binding.synchronize_outputs()
+        return self
 
     def outputs(self) -> list[np.ndarray]:
         return list(self._binding.copy_outputs_to_cpu())
