@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -40,13 +40,14 @@ COMMON_OPTIONS = (
 @dataclass(frozen=True)
 class Outcome:
     """What a command did. data: the object `--json` prints; show: prints it for people; exit_code: 0 unless a gate
-    failed; explain: prints what `-v` adds.
+    failed; explain: prints what `-v` adds. errors: lines that are printed where nothing else is (`-q`).
     """
 
     data: Mapping[str, Any]
     show: Callable[[Console], None]
     exit_code: int = 0
     explain: Callable[[Console], None] | None = None
+    errors: Sequence[str] = ()
 
 
 class Command(click.Command):
@@ -71,7 +72,10 @@ class Command(click.Command):
             outcome: Outcome = super().invoke(ctx)
         if as_json:
             print(dumps(outcome.data))
-        elif not quiet:
+        elif quiet:
+            for line in outcome.errors:
+                print(line, file=sys.stderr)
+        else:
             outcome.show(console())
             if verbose and outcome.explain is not None:
                 outcome.explain(console())

@@ -55,7 +55,7 @@ def device_settings(
 )
 @click.option("--feeds", type=click.Path(path_type=Path), help=".npz of real inputs by name, in place of drawn ones.")
 @click.option(
-    "--runs", type=click.IntRange(min=1), help="Timed calls of each file on each device, in place of --seconds."
+    "--runs", type=click.IntRange(min=5), help="Timed calls of each file on each device, in place of --seconds."
 )
 @click.option(
     "--seconds",
@@ -129,7 +129,7 @@ def profile(
         devices,
         threads=threads or None,
         baseline=baseline,
-        settings={**settings, BASELINE: loading},
+        settings=settings if baseline is None else {**settings, BASELINE: loading},
         on_step=click.get_current_context().obj,
         **options,
     )
@@ -141,4 +141,6 @@ def profile(
         if html is not None:
             console.print(f"written: {html}")
 
-    return Outcome({"command": "profile"} | found.to_json(), show, found.exit_code)
+    return Outcome(
+        {"command": "profile"} | found.to_json(), show, found.exit_code, errors=profile_tables.failures(found)
+    )

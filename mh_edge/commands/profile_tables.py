@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mh_edge.profiling import Profile
-    from mh_edge.profiling.result import Agreement, Row
+    from mh_edge.profiling.result import Agreement, Failure, Row
     from mh_edge.runtimes.placement import Placement
 
 SPEED = ("file", "device", "p50", "p90", "p99", "ratio to the first", "samples/s")
 PROOF = ("file", "device", "ran there", "numbers", "size", "load", "first run", "memory")
 
 NOTHING = "-"
+
+FINE = 1e-3
+"""What float32 may differ by; a larger allowance is shown."""
 
 
 def show(console: Console, found: Profile) -> None:
@@ -95,7 +98,7 @@ def _ratio(row: Row) -> str:
         return "1"
     low, high = ratio.interval
     word = "within the noise" if not ratio.differs else "slower" if ratio.ratio > 1 else "faster"
-    return f"{ratio.ratio:.2f} ({low:.2f}-{high:.2f}) {word}"
+    return f"{digits(ratio.ratio)} ({digits(low)}-{digits(high)}) {word}"
 
 
 def _proof(row: Row) -> tuple[str, ...]:
@@ -116,6 +119,8 @@ def _placed(row: Row) -> str:
     placement = row.placement
     if placement is None:
         return NOTHING
+    if not placement.nodes:
+        return "no node is left to run"
     if placement.whole and placement.partitions <= 1:
         return "all of it"
     parts = [f"{placement.on_device} of {placement.nodes} nodes"]
@@ -134,15 +139,30 @@ def _numbers(agreement: Agreement | None) -> str:
     if agreement.error is None:
         return "WRONG"
     to = f", to {agreement.error:.1e}" if agreement.error else ""
+    if agreement.allowed is not None and agreement.allowed > FINE:
+        to += f" ({agreement.allowed:.2g} allowed)"
     return f"{'as' if agreement.equal else 'WRONG, not as'} {agreement.reference}{to}"
+
+
+def failures(found: Profile) -> tuple[str, ...]:
+    """A line for each row that failed."""
+    return tuple(
+        f"{row.artifact} on {row.device}: {_failed(row.failure)}" for row in found.rows if row.failure is not None
+    )
+
+
+def _failed(failure: Failure) -> str:
+    return f"FAILED: {failure.message} {failure.hint}".rstrip()
 
 
 def _remarks(row: Row) -> list[str]:
     lines = []
     if row.failure is not None:
-        lines.append(f"FAILED: {row.failure.message} {row.failure.hint}".rstrip())
+        lines.append(_failed(row.failure))
     elif row.fell_back and row.placement is not None:
         lines += _elsewhere(row.placement)
+    if row.agreement is not None and row.agreement.equal is None and row.agreement.why:
+        lines.append(f"its numbers are not compared: {row.agreement.why}")
     return [*lines, *row.notes]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mh_edge.errors import InputError, UsageError
 from mh_edge.runtimes.base import Scale, check_feeds
-from mh_edge.signature import Signature
+from mh_edge.signature import Dim, Signature
 from mh_edge.verification.feeds import Spec, build
 
 Arrays = Mapping[str, np.ndarray]
@@ -38,28 +38,32 @@ class Sizes:
     def bind(self, signature: Signature) -> dict[str, int]:
         """A number for each free size. Raises UsageError for a size that is not free."""
         free = signature.free_dims()
-        first = [tensor.shape[0] for tensor in signature.inputs if tensor.shape]
-        batches = {dim for dim in first if isinstance(dim, str)}
-        bound = {}
-        for name in free:
-            if name in self.dims:
-                bound[name] = self.dims[name]
-            elif name in batches:
-                bound[name] = self.batch or BATCH
-            else:
-                bound[name] = self.sequence or SEQUENCE
-        fixed = set(first) - batches
-        if self.batch is not None and not batches and fixed != {self.batch}:
-            raise UsageError(
-                f"--batch {self.batch} was asked for, and the file takes {', '.join(map(str, fixed)) or 'no batch'}.",
-                "Export it with another --batch, or leave the option away.",
-            )
+        first = {tensor.shape[0] for tensor in signature.inputs if tensor.shape}
+        others = {dim for tensor in signature.inputs for dim in tensor.shape[1:]}
+        self._require("--batch", self.batch, first)
+        self._require("--sequence", self.sequence, others)
         if unknown := [name for name in self.dims if name not in free]:
             raise UsageError(
                 f"--dim {unknown[0]}={self.dims[unknown[0]]} names a size that is not free in the file.",
                 f"Free are: {', '.join(free) or 'none'}.",
             )
-        return bound
+        plain = {name: (self.batch or BATCH) if name in first else (self.sequence or SEQUENCE) for name in free}
+        return plain | dict(self.dims)
+
+    def _require(self, option: str, size: int | None, dims: set[Dim]) -> None:
+        """Raise UsageError where a size was asked for that the file fixes otherwise, or an option asks for another."""
+        free = {dim for dim in dims if isinstance(dim, str)}
+        if size is None:
+            return
+        if not free and size not in dims:
+            raise UsageError(
+                f"{option} {size} was asked for, and the file takes {', '.join(map(str, dims)) or 'no such size'}.",
+                f"Export it with another {option}, or leave the option away.",
+            )
+        if free and free <= self.dims.keys() and size not in self.dims.values():
+            raise UsageError(
+                f"{option} {size} and --dim {next(iter(free))}={self.dims[next(iter(free))]} contradict each other."
+            )
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,12 @@ def _checked(arrays: Arrays, signature: Signature, sizes: Sizes, source: str) ->
         for dim, size in zip(tensor.shape, arrays[tensor.name].shape, strict=True)
         if isinstance(dim, str)
     }
-    if sizes.sequence is not None or sizes.dims:
-        asked = sizes.bind(signature)
-        if other := [name for name, size in seen.items() if size != asked[name] and name in _named(signature, sizes)]:
-            raise UsageError(
-                f"the size {other[0]!r} was asked to be {asked[other[0]]}, and is {seen[other[0]]} in {source}.",
-                "Leave the option away: sizes come from the feeds.",
-            )
+    asked = sizes.bind(signature)
+    if other := [name for name, size in seen.items() if size != asked[name] and name in _named(signature, sizes)]:
+        raise UsageError(
+            f"the size {other[0]!r} was asked to be {asked[other[0]]}, and is {seen[other[0]]} in {source}.",
+            "Leave the option away: sizes come from the feeds.",
+        )
     return seen
 
 

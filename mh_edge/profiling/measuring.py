@@ -7,7 +7,6 @@ its own control.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mh_edge.errors import MhEdgeError, NotEqualError, UnavailableError
+from mh_edge.errors import InputError, MhEdgeError, NotEqualError, UnavailableError
 from mh_edge.openings import OPENINGS
 from mh_edge.profiling.result import Agreement, Failure
 from mh_edge.runtimes.apart import Apart, Opened
@@ -38,11 +37,15 @@ OP_SECONDS = 1.0
 """Operations are timed in so many calls, or as many as take so long."""
 
 
+Stamp = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class Job:
     """A row to time. sizes: free sizes, fixed. settings: the device's own. feeds: .npz of the feed that is timed.
     fallback: whether what does not run on the device whole is timed. compare(session, opened): whether its numbers are
-    right. ops: whether its operations are timed, too.
+    right. again(session, opened): whether those of the calls that are timed are. stamp: the artifact's, before anything
+    was run. ops: whether its operations are timed, too.
     """
 
     device: str
@@ -53,6 +56,8 @@ class Job:
     feeds: Path
     fallback: bool
     compare: Callable[[Apart, Opened], Agreement]
+    again: Callable[[Apart, Opened], Agreement]
+    stamp: Stamp
     ops: bool
 
 
@@ -69,7 +74,7 @@ class Times:
     memory: list[int | None] = field(default_factory=list)
     ms: list[list[float]] = field(default_factory=list)
     control: list[list[float]] = field(default_factory=list)
-    steady: bool = True
+    steady: bool | None = None
     placement: Placement | None = None
     agreement: Agreement | None = None
     ops: tuple[OpTime, ...] = ()
@@ -84,6 +89,7 @@ class _Live:
     times: Times
     session: Apart
     control: bool
+    opened: Opened | None = None
     ms: float = 0.0
     found: list[float] = field(default_factory=list)
 
@@ -100,7 +106,8 @@ def measure(jobs: Sequence[Job], *, seconds: float, runs: int | None, on_opening
             live = list(_opened(jobs, found, order, opening, stack))
             for one in live:
                 _guarded(one, _warm)
-            _calls([one for one in live if one.times.failure is None], order, seconds / OPENINGS, runs)
+            share = None if runs is None else runs * (opening + 1) // OPENINGS - runs * opening // OPENINGS
+            _calls([one for one in live if one.times.failure is None], order, seconds / OPENINGS, share)
             for one in live:
                 if one.times.failure is None:
                     _guarded(one, partial(_finish, last=opening == OPENINGS - 1))
@@ -148,7 +155,8 @@ def _load(one: _Live) -> None:
 
 def _open(one: _Live, *, check: bool) -> None:
     job, session = one.job, one.session
-    opened = session.open(job.artifact, threads=job.threads, sizes=job.sizes, settings=job.settings)
+    _require_same(job)
+    opened = one.opened = session.open(job.artifact, threads=job.threads, sizes=job.sizes, settings=job.settings)
     one.times.notes = opened.notes
     first = session.prepare(job.feeds)
     if check:
@@ -160,6 +168,17 @@ def _open(one: _Live, *, check: bool) -> None:
     if not one.control:
         one.times.load_ms.append(opened.load_ms)
         one.times.first_ms.append(first)
+
+
+def stamp(artifact: Path) -> Stamp:
+    """What is another one once the file was written again."""
+    found = artifact.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _require_same(job: Job) -> None:
+    if not job.artifact.is_file() or stamp(job.artifact) != job.stamp:
+        raise InputError(f"{str(job.artifact)!r} was changed while it was measured.", "Measure it again.")
 
 
 def require_placed(artifact: Path, device: str, placement: Placement) -> None:
@@ -197,12 +216,13 @@ def require_equal(artifact: Path, device: str, found: Agreement) -> None:
 
 def _warm(one: _Live) -> None:
     one.ms, steady = one.session.warm(WARM_SECONDS)
-    one.times.steady = one.times.steady and steady
+    if steady is not None:
+        one.times.steady = steady and one.times.steady is not False
 
 
 def _calls(live: Sequence[_Live], order: random.Random, seconds: float, runs: int | None) -> None:
-    """The timed calls of an opening."""
-    wanted = {id(one): _wanted(one.ms, seconds, runs) for one in live}
+    """The timed calls of an opening: so many, or as many as fit into the seconds."""
+    wanted = {id(one): max(1, int(1e3 * seconds / one.ms)) if runs is None else runs for one in live}
     for turn in range(BURSTS):
         for one in order.sample(list(live), len(live)):
             total = wanted[id(one)]
@@ -217,12 +237,13 @@ def _burst(one: _Live, count: int) -> None:
     one.found.extend(one.session.calls(count))
 
 
-def _wanted(ms: float, seconds: float, runs: int | None) -> int:
-    """Calls in an opening."""
-    return max(1, math.ceil(runs / OPENINGS) if runs is not None else int(1e3 * seconds / ms))
-
-
 def _finish(one: _Live, *, last: bool) -> None:
+    _require_same(one.job)
+    if one.opened is not None:
+        found = one.job.again(one.session, one.opened)
+        if found.equal is False:
+            one.times.agreement = found
+        require_equal(one.job.artifact, one.job.device, found)
     if one.control:
         one.times.control.append(one.found)
         return

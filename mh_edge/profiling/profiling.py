@@ -4,6 +4,7 @@ numbers, then how fast.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import tempfile
@@ -18,7 +19,7 @@ from mh_edge.errors import InputError, MhEdgeError, UsageError
 from mh_edge.openings import OPENINGS
 from mh_edge.profiling.cases import Asked, Case, prepare
 from mh_edge.profiling.feeding import Sizes
-from mh_edge.profiling.measuring import Job, Times, failure, measure
+from mh_edge.profiling.measuring import Job, Stamp, Times, failure, measure, stamp
 from mh_edge.profiling.plan import Pair, pairs
 from mh_edge.profiling.result import Agreement, Profile, Row
 from mh_edge.profiling.rows import control_noise, row, with_ratios
@@ -87,6 +88,7 @@ def profile(
     binary = None if benchmark_binary is None else Path(benchmark_binary)
     if baseline is not None:
         _require_model(Path(baseline))
+    _require_sense(asked, seconds, runs, rtol, binary, settings or {}, baseline is not None)
     if binary is None and (phones := [pair.device for pair in asked if pair.android]):
         raise UsageError(
             f"the device {phones[0]!r} needs a benchmark binary that runs there.",
@@ -95,13 +97,16 @@ def profile(
     arrays = None if feeds is None else read_npz(Path(feeds))
     wanted = Asked(Sizes(batch, sequence, dims or {}), arrays, str(feeds))
     ways = _Ways(threads, runs, seconds, rtol, allow_fallback, ops, settings or {}, binary, benchmark_flags)
+    stamps = {path: stamp(path) for path in {pair.artifact for pair in asked}}
+    if baseline is not None:
+        stamps[Path(baseline)] = stamp(Path(baseline))
     with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder:
         cases = _cases(asked, wanted, threads, Path(folder), on_step)
         ready = [case for case in cases.values() if isinstance(case, Case)]
         if baseline is not None and ready:
             asked += (Pair(Path(baseline), BASELINE, True),)
             cases[Path(baseline)] = replace(ready[0], bytes=Path(baseline).stat().st_size, quantized=None)
-        times = _timed(asked, cases, ways, on_step)
+        times = _timed(asked, cases, ways, stamps, on_step)
         rows = tuple(
             _on_phone(pair, case, ways, on_step)
             if pair.android and isinstance(case := cases[pair.artifact], Case)
@@ -121,11 +126,15 @@ def profile(
 
 
 def _timed(
-    asked: Sequence[Pair], cases: Mapping[Path, Case | MhEdgeError], ways: _Ways, on_step: Progress
+    asked: Sequence[Pair],
+    cases: Mapping[Path, Case | MhEdgeError],
+    ways: _Ways,
+    stamps: Mapping[Path, Stamp],
+    on_step: Progress,
 ) -> dict[Pair, Times]:
     """What is timed in turn: all but what cannot be run, and phones."""
     jobs = {
-        pair: _job(pair, case, ways)
+        pair: _job(pair, case, ways, stamps)
         for pair in asked
         if isinstance(case := cases[pair.artifact], Case) and not pair.android
     }
@@ -160,6 +169,34 @@ def _on_phone(pair: Pair, case: Case, ways: _Ways, on_step: Progress) -> Row:
     return found if ways.ops else replace(found, ops=())
 
 
+def _require_sense(
+    asked: Sequence[Pair],
+    seconds: float,
+    runs: int | None,
+    rtol: float | None,
+    binary: Path | None,
+    settings: Mapping[str, Mapping[str, str]],
+    baseline: bool,
+) -> None:
+    """Raise UsageError for options that cannot be meant."""
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"--seconds is {seconds}.", "Give a number of seconds above 0.")
+    if runs is not None and runs < OPENINGS:
+        raise UsageError(
+            f"--runs is {runs}.", f"The calls are spread over {OPENINGS} openings: give that many or more."
+        )
+    if rtol is not None and not 0 <= rtol < math.inf:
+        raise UsageError(f"--rtol is {rtol}.", "Give a share of the largest number, such as 0.001.")
+    run = {pair.device for pair in asked} | ({BASELINE} if baseline else set())
+    if unused := [device for device in settings if device not in run]:
+        key = next(iter(settings[unused[0]]), "")
+        raise UsageError(
+            f"--device-option {unused[0]}.{key} is for a device that is not run.", f"Run are: {', '.join(sorted(run))}."
+        )
+    if binary is not None and not any(pair.android for pair in asked):
+        raise UsageError("--benchmark-binary is for Android devices, and none is named.", "Add --device adb.")
+
+
 def _require_model(path: Path) -> None:
     if path.suffix.lower() not in MODEL_SUFFIXES:
         raise UsageError(
@@ -177,15 +214,22 @@ def _cases(
     for path in dict.fromkeys(pair.artifact for pair in asked):
         on_step(f"running {path} on the CPU")
         room = folder / str(len(cases))
-        room.mkdir()
         try:
+            room.mkdir()
             cases[path] = prepare(path, wanted, threads, room)
         except MhEdgeError as error:
             cases[path] = error
+        except OSError as error:
+            if error.filename is not None and folder not in Path(error.filename).parents:
+                raise
+            raise InputError(
+                f"the folder for temporary files, {str(folder.parent)!r}, cannot be written: {error.strerror}.",
+                "The variable TMPDIR names another one.",
+            ) from error
     return cases
 
 
-def _job(pair: Pair, case: Case, ways: _Ways) -> Job:
+def _job(pair: Pair, case: Case, ways: _Ways, stamps: Mapping[Path, Stamp]) -> Job:
     return Job(
         device=pair.device,
         artifact=pair.artifact,
@@ -195,12 +239,20 @@ def _job(pair: Pair, case: Case, ways: _Ways) -> Job:
         feeds=case.files[0],
         fallback=ways.fallback or not pair.named,
         compare=_not_compared if pair.device == BASELINE else partial(_compared, case, ways.rtol),
+        again=_not_compared if pair.device == BASELINE else partial(_compared_again, case, ways.rtol),
+        stamp=stamps[pair.artifact],
         ops=ways.ops,
     )
 
 
 def _compared(case: Case, rtol: float | None, session: Apart, opened: Opened) -> Agreement:
     return case.compare(session, opened, rtol)
+
+
+def _compared_again(case: Case, rtol: float | None, session: Apart, opened: Opened) -> Agreement:
+    outputs = case.files[0].with_name(f"again-{session.device}.npz")
+    session.again(outputs)
+    return case.judge([read_npz(outputs)], opened.precision, rtol)
 
 
 def _not_compared(session: Apart, opened: Opened) -> Agreement:

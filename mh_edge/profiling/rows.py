@@ -18,6 +18,8 @@ from mh_edge.runtimes import BASELINE
 ENOUGH = {50: 1, 90: 10, 99: 100}
 """In how many calls a percentile can be told."""
 
+UNSTEADY = "its times did not become steady while it warmed up"
+
 
 def row(pair: Pair, case: Case | MhEdgeError, times: Times | None, ops: bool) -> Row:
     """A row of what was measured; of why nothing was, where the case is an error. ops: whether they were asked for."""
@@ -40,12 +42,7 @@ def row(pair: Pair, case: Case | MhEdgeError, times: Times | None, ops: bool) ->
         memory=int(np.median(grown)) if grown else None,
         time_share=_time_share(times),
         ops=times.ops if ops else (),
-        notes=times.notes
-        if times.steady
-        else (
-            *times.notes,
-            "its times did not become steady while it warmed up",
-        ),
+        notes=(*times.notes, *([UNSTEADY] if times.steady is False else [])),
     )
 
 
@@ -86,18 +83,26 @@ def control_noise(first: Times) -> float:
 
 
 def with_ratios(rows: Sequence[Row], times: Sequence[Times | None]) -> tuple[Row, ...]:
-    """Each row with its time beside that of the first one that was timed, both of whose sessions count."""
-    first = next((one for one in times if one is not None and one.failure is None), None)
-    if first is None:
+    """Each row with its time beside that of the first one that was timed, both of whose sessions count; the time of a
+    sample where their batches differ, and then a note.
+    """
+    timed = [(row, one) for row, one in zip(rows, times, strict=True) if one is not None and one.failure is None]
+    if not timed:
         return tuple(rows)
+    head, first = timed[0]
     found, base = control_noise(first), np.sqrt(_medians(first) * [np.median(one) for one in first.control])
+    ratios = {}
+    for row, one in timed:
+        samples = (row.batch or 1) / (head.batch or 1)
+        middle, interval = typical(_medians(one) / base / samples)
+        ratios[id(row)] = (
+            Ratio(1.0, (1.0, 1.0), False) if one is first else Ratio(middle, interval, differs(interval, found))
+        )
+    several = len({row.batch for row, _ in timed}) > 1
 
-    def ratio(one: Times | None) -> Ratio | None:
-        if one is None or one.failure is not None:
-            return None
-        if one is first:
-            return Ratio(1.0, (1.0, 1.0), False)
-        middle, interval = typical(_medians(one) / base)
-        return Ratio(middle, interval, differs(interval, found))
+    def batch(row: Row) -> tuple[str, ...]:
+        if not several or id(row) not in ratios:
+            return ()
+        return (f"{row.batch or 1} samples a call; the ratio is that of the time of a sample",)
 
-    return tuple(replace(row, ratio=ratio(one)) for row, one in zip(rows, times, strict=True))
+    return tuple(replace(row, ratio=ratios.get(id(row)), notes=(*row.notes, *batch(row))) for row in rows)

@@ -105,10 +105,12 @@ class Apart:
         """Keep the arrays of an .npz for the calls to come -> milliseconds of the first call."""
         return float(self._ask("prepare", feeds=str(feeds))["first_ms"])
 
-    def warm(self, seconds: float) -> tuple[float, bool]:
-        """Call until the times are steady, for so long at most -> milliseconds of a call, whether they were."""
+    def warm(self, seconds: float) -> tuple[float, bool | None]:
+        """Call until the times are steady, for so long at most -> milliseconds of a call, whether they were (None where
+        one call took longer).
+        """
         found = self._ask("warm", seconds=seconds)
-        return float(found["ms"]), bool(found["steady"])
+        return float(found["ms"]), found["steady"]
 
     def calls(self, count: int) -> list[float]:
         """Milliseconds of each of so many calls."""

@@ -45,7 +45,7 @@ class Placement:
     @property
     def whole(self) -> bool:
         """Whether all of it runs on the device."""
-        return self.nodes > 0 and self.on_device == self.nodes
+        return self.on_device == self.nodes and not self.fallbacks
 
     def to_json(self) -> dict[str, Any]:
         return {

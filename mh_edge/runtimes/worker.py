@@ -86,7 +86,7 @@ class Worker:
         cost = _timed(self._call)
         before = None
         if cost > seconds:
-            return {"ms": 1e3 * cost, "steady": False}
+            return {"ms": 1e3 * cost, "steady": None}
         while True:
             calls = max(1, min(1000, int(BATCH_SECONDS / max(cost, 1e-6))))
             cost = median(_timed(self._call) for _ in range(calls))

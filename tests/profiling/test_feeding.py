@@ -88,3 +88,14 @@ def test_sizes_asked_for_beside_feeds_of_others_are_refused() -> None:
     for sizes in (Sizes(sequence=7), Sizes(dims={"sequence": 7})):
         with pytest.raises(UsageError, match=r"'sequence' was asked to be 7, and is 6 in x\.npz"):
             given(arrays, FREE, sizes, {}, "x.npz")
+
+
+def test_options_that_contradict_the_file_or_each_other_are_refused() -> None:
+    with pytest.raises(UsageError, match="--sequence 9 was asked for, and the file takes 4"):
+        Sizes(sequence=9).bind(FIXED)
+    assert Sizes(sequence=4).bind(FIXED) == {}
+    with pytest.raises(UsageError, match="--batch 5 and --dim batch=3 contradict each other"):
+        Sizes(batch=5, dims={"batch": 3}).bind(FREE)
+    arrays = {"x": np.zeros((8, 4), np.float32)}
+    with pytest.raises(UsageError, match="--batch 8 was asked for, and the file takes 2"):
+        given(arrays, FIXED, Sizes(batch=8), {}, "x.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pytest
 from mh_edge.errors import InputError, NotEqualError, UnavailableError
 from mh_edge.openings import LEAST_NOISE, OPENINGS, differs, noise, typical
 from mh_edge.profiling import measuring
-from mh_edge.profiling.measuring import Job, Times, measure
+from mh_edge.profiling.measuring import Job, Times, measure, stamp
 from mh_edge.profiling.result import Agreement
 from mh_edge.runtimes.apart import Apart, CrashError, Opened
 from mh_edge.runtimes.placement import Fallback, OpTime, Placement
 from mh_edge.signature import Signature
+
+FILE = Path(__file__)
+"""Any file that does not change."""
 
 WHOLE = Placement(3, 3, 1, (), "a fake")
 PARTLY = Placement(3, 2, 1, (Fallback("CumSum", 1, ("a/CumSum",), "CPU", "no such operation"),), "a fake")
@@ -85,9 +89,23 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     return Fake
 
 
-def job(device: str, *, equal: bool | None = True, fallback: bool = False, ops: bool = False) -> Job:
-    found = Agreement(equal, "cpu", 0.5, 0.1, "y[0]", 1.0, 0.5)
-    return Job(device, Path("m.onnx"), 1, {}, {}, Path("f.npz"), fallback, lambda session, opened: found, ops)
+def job(
+    device: str, *, equal: bool | None = True, again: bool = True, fallback: bool = False, ops: bool = False
+) -> Job:
+    first, later = (Agreement(right, "cpu", 0.5, 0.1, "y[0]", 1.0, 0.5) for right in (equal, again))
+    return Job(
+        device=device,
+        artifact=FILE,
+        threads=1,
+        sizes={},
+        settings={},
+        feeds=Path("f.npz"),
+        fallback=fallback,
+        compare=lambda session, opened: first,
+        again=lambda session, opened: later,
+        stamp=stamp(FILE),
+        ops=ops,
+    )
 
 
 def run(*jobs: Job, runs: int | None = 100) -> list[Times]:
@@ -158,6 +176,44 @@ def test_wrong_numbers_are_not_timed(fake: type[Fake]) -> None:
     assert wrong.agreement is not None
     assert ("wrong", "calls") not in fake.log
     assert right.failure is None
+
+
+def test_numbers_that_become_wrong_in_the_calls_that_are_timed(fake: type[Fake]) -> None:
+    wrong, right = run(job("wrong", again=False), job("right"))
+    assert wrong.failure is not None
+    assert wrong.failure.exit_code == NotEqualError.exit_code
+    assert wrong.agreement is not None
+    assert wrong.agreement.equal is False
+    assert right.failure is None
+
+
+def test_a_file_that_changes_meanwhile_is_no_file_that_was_measured(fake: type[Fake], tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"one")
+    changing = replace(job("a"), artifact=path, stamp=stamp(path))
+
+    def write(number: int) -> None:
+        if number == 3:
+            path.write_bytes(b"another")
+
+    row, other = measure([changing, job("b")], seconds=0.1, runs=100, on_opening=write)
+    assert row.failure is not None
+    assert "was changed while it was measured" in row.failure.message
+    assert other.failure is None
+
+
+def test_calls_are_spread_over_the_openings(fake: type[Fake]) -> None:
+    (row,) = run(job("a"), runs=7)
+    assert [len(calls) for calls in row.ms] == [1, 1, 2, 1, 2]
+
+
+def test_a_call_longer_than_the_warm_up_is_not_said_to_be_unsteady(
+    fake: type[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fake, "warm", lambda self, seconds: (1e3, None))
+    assert run(job("a"))[0].steady is None
+    monkeypatch.setattr(Fake, "warm", lambda self, seconds: (1e3, False))
+    assert run(job("a"))[0].steady is False
 
 
 def test_only_errors_meant_for_users_are_a_rows(fake: type[Fake]) -> None:

@@ -136,6 +136,17 @@ def test_real_inputs_are_what_is_run(squares: tuple[Path, Path], tmp_path: Path)
         (["{onnx}"], {"baseline": "absent.keras"}, InputError, "there is no file 'absent.keras'"),
         (["{onnx}"], {"baseline": "model.onnx"}, UsageError, "the baseline 'model.onnx' is no Keras model"),
         (["{onnx}"], {"feeds": "absent.npz"}, InputError, "there is no file 'absent.npz'"),
+        (["{onnx}"], {"seconds": float("nan")}, UsageError, "--seconds is nan"),
+        (["{onnx}"], {"seconds": float("inf")}, UsageError, "--seconds is inf"),
+        (["{onnx}"], {"runs": 1}, UsageError, "--runs is 1"),
+        (["{onnx}"], {"rtol": float("nan")}, UsageError, "--rtol is nan"),
+        (
+            ["{onnx}"],
+            {"settings": {"cuda": {"x": "1"}}},
+            UsageError,
+            r"--device-option cuda\.x is for a device that is not",
+        ),
+        (["{onnx}"], {"benchmark_binary": "b"}, UsageError, "--benchmark-binary is for Android devices"),
     ],
 )
 def test_what_cannot_be_begun_is_refused(
@@ -155,3 +166,18 @@ def test_sizes_that_do_not_fit_are_the_rows_failure(squares: tuple[Path, Path]) 
     assert found.rows[0].failure is not None
     assert "--dim sequence=4 names a size that is not free" in found.rows[0].failure.message
     assert found.exit_code == UsageError.exit_code
+
+
+def test_other_batches_are_compared_by_the_sample(squares: tuple[Path, Path], tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "free.onnx")
+    first, free = mh_edge.profile([squares[0], tmp_path / "free.onnx"], **QUICK).rows
+    assert (first.batch, free.batch) == (2, 1)
+    assert any("1 samples a call; the ratio is that of the time of a sample" in note for note in free.notes)
+    assert first.latency is not None
+    assert free.latency is not None
+    assert free.ratio is not None
+    assert free.ratio.ratio / (free.latency.p50 / first.latency.p50) == pytest.approx(2, rel=0.5)
