@@ -21,8 +21,8 @@ from mh_edge.runtimes.cuda import BLOCKING, CudaSession
 from mh_edge.runtimes.nnapi import NnapiSession
 from mh_edge.runtimes.ort import nvidia, wheels
 from mh_edge.runtimes.ort import session as ort_session
+from mh_edge.runtimes.ort.contents import TO_FLOAT16, files_beside, precision
 from mh_edge.runtimes.ort.placement import PROOF, Assigned, edges_of, overheard, placed, reasons_in
-from mh_edge.runtimes.ort.precision import TO_FLOAT16, precision
 from mh_edge.runtimes.ort.session import OrtSession
 from mh_edge.runtimes.ort.times import op_times
 from mh_edge.runtimes.placement import Fallback
@@ -264,6 +264,48 @@ def test_the_file_says_in_which_numbers_it_computes(
 ) -> None:
     with CpuSession(onnx_file(tmp_path / "m.onnx", op, **attributes)) as session:
         assert session.precision == precision
+
+
+BODY = """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+g (float[2] x, bool c) => (float[2] y) {
+  y = If (c) <then_branch = t () => (float[2] o) { OP }, else_branch = e () => (float[2] o) { o = Identity(x) }>
+}"""
+ROUNDED = "q = Cast<to = 10>(x) o = Cast<to = 1>(q)"
+FUNCTION = """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+g (float[2] x, bool c) => (float[2] y) { y = own.f(x) }
+<opset_import: ["" : 17], domain: "own">
+f (x) => (o) { OP }"""
+
+
+@pytest.mark.parametrize("text", [BODY, FUNCTION])
+def test_bodies_and_functions_are_looked_into(text: str, tmp_path: Path) -> None:
+    for op, expected in ((ROUNDED, "float16"), ("o = Relu(x)", "float32")):
+        save_model(parser.parse_model(text.replace("OP", op)), tmp_path / "m.onnx")
+        assert precision(tmp_path / "m.onnx") == expected
+
+
+def test_names_say_nothing_of_the_numbers(tmp_path: Path) -> None:
+    name = "preQLinearBlock/MatMulNBits/Quantize"
+    node = helper.make_node("Relu", ["x"], ["y"], name=name, doc_string=name + TO_FLOAT16.decode(), QLinear=name)
+    graph = helper.make_graph([node], name, *([helper.make_tensor_value_info(k, 1, [2])] for k in "xy"))
+    save_model(helper.make_model(graph), tmp_path / "m.onnx")
+    assert precision(tmp_path / "m.onnx") == "float32"
+
+
+def test_the_files_that_hold_its_weights(tmp_path: Path) -> None:
+    path, weights = tmp_path / "m.onnx", [helper.make_tensor(k, 1, [2], bytes(8), raw=True) for k in "ab"]
+    nodes = [helper.make_node("Add", ["x", "a"], ["z"]), helper.make_node("Add", ["z", "b"], ["y"])]
+    graph = helper.make_graph(nodes, "g", *([helper.make_tensor_value_info(k, 1, [2])] for k in "xy"), weights)
+    model = helper.make_model(graph)
+    save_model(model, path, save_as_external_data=True, size_threshold=0, location="ö.data")
+    assert files_beside(path) == (tmp_path / "ö.data",)
+    whole = path.read_bytes()
+    (tmp_path / "ö.data").unlink()
+    assert files_beside(path) == ()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert files_beside(path) == ()
+    assert files_beside(tmp_path / "absent.onnx") == ()
 
 
 def test_weights_say_nothing_of_the_numbers_and_neither_does_what_is_no_model(tmp_path: Path) -> None:

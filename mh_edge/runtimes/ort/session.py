@@ -15,6 +15,7 @@ from mh_edge.errors import InputError, MhEdgeError
 from mh_edge.packages import require
 from mh_edge.runtimes.base import PRECISIONS, Feeds, Session, first_line
 from mh_edge.runtimes.ort import wheels
+from mh_edge.runtimes.ort.contents import precision
 from mh_edge.runtimes.ort.placement import (
     PROOF,
     RECORD,
@@ -25,7 +26,6 @@ from mh_edge.runtimes.ort.placement import (
     reasons_in,
     recorded,
 )
-from mh_edge.runtimes.ort.precision import precision
 from mh_edge.runtimes.ort.times import op_times, rules_of
 from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Dim, Signature, Tensor
