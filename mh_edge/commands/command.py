@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import signal
 import sys
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mh_edge.commands.noise import hushed
-from mh_edge.jsontext import dumps
+from mh_edge.jsontext import print_json
 from mh_edge.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH_WITHOUT_TERMINAL = 120
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 COMMON_OPTIONS = (
     click.Option(
@@ -71,30 +74,40 @@ class Command(click.Command):
             ctx.obj = progress
             outcome: Outcome = super().invoke(ctx)
         if as_json:
-            print(dumps(outcome.data))
+            print_json(outcome.data)
         elif quiet:
             for line in outcome.errors:
                 print(line, file=sys.stderr)
         else:
+            _any_character()
             outcome.show(console())
             if verbose and outcome.explain is not None:
                 outcome.explain(console())
         return outcome.exit_code
 
 
+def _any_character() -> None:
+    """Characters that stdout does not know are shown as their numbers: nothing is lost because of them."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends the command as an exception, so that what it staged is removed on the way."""
+    """SIGTERM and the end of the terminal end the command as an exception, so that what it staged is removed on the
+    way.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         del frame
         raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, end)
+    previous = {one: signal.signal(one, end) for one in ENDING if signal.getsignal(one) != signal.SIG_IGN}  # nohup
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for one, handler in previous.items():
+            signal.signal(one, handler)
 
 
 def console(stream: TextIO | None = None) -> Console:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def devices(names: tuple[str, ...]) -> Outcome:
     """Show what this machine can really run; each device must give the right answer to a one-node model.
 
-    With a NAME, only that one is tried, and the exit code is 6 when it does not work.
+    With NAMEs, only those are tried, and the exit code is 6 when one does not work.
     """
     from mh_edge import machine
 

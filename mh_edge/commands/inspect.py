@@ -25,7 +25,7 @@ HEADERS = ("delegate", "nodes", "parts", "what breaks it", "what would mend it")
 def inspect(artifact: Path, delegates: bool) -> Outcome:
     """Show what an .onnx or .tflite file holds: signature, operations, size, which rule made what.
 
-    Neither TensorFlow nor Keras is needed, and nothing is run.
+    Neither TensorFlow nor Keras is needed, and nothing is run (--delegates opens a .tflite file in LiteRT).
     """
     from mh_edge import inspection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
 
     from mh_edge.profiling import Profile
     from mh_edge.profiling.result import Agreement, Failure, Row
-    from mh_edge.runtimes.placement import Placement
 
 SPEED = ("file", "device", "p50", "p90", "p99", "ratio to the first", "samples/s")
 PROOF = ("file", "device", "ran there", "numbers", "size", "load", "first run", "memory")
 
 NOTHING = "-"
+
+WIDE = 100
+"""Columns that the tables need."""
 
 FINE = 1e-3
 """What float32 may differ by; a larger allowance is shown."""
@@ -27,20 +30,33 @@ FINE = 1e-3
 def show(console: Console, found: Profile) -> None:
     """How fast, then where and whether right, then what failed and what else must be known."""
     timed = [row for row in found.rows if row.latency is not None or row.mean_ms is not None]
-    if timed:
-        tables.show(console, SPEED, [_speed(row) for row in timed])
-        console.print()
-    tables.show(console, PROOF, [_proof(row) for row in found.rows])
-    console.print()
+    _table(console, SPEED, [_speed(row) for row in timed])
+    _table(console, PROOF, [_proof(row) for row in found.rows])
     for row in found.rows:
         for line in _remarks(row):
             console.print(f"{row.artifact} on {row.device}: {line}")
+        if row.failure is not None and row.failure.hint:
+            console.out(f"  {row.failure.hint}", highlight=False)  # a line to be copied is not broken
     for line in _circumstances(found):
         console.print(line)
     for row in found.rows:
         if row.ops:
             console.print()
             show_ops(console, row)
+
+
+def _table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table, or on a narrow terminal the rows one below another."""
+    if not rows:
+        return
+    if console.width >= WIDE:
+        tables.show(console, headers, rows)
+    for name, device, *values in rows if console.width < WIDE else ():
+        console.print(f"{name} on {device}")
+        for header, value in zip(headers[2:], values, strict=True):
+            if value != NOTHING:
+                console.print(f"  {header:<18} {value}")
+    console.print()
 
 
 def show_ops(console: Console, row: Row) -> None:
@@ -106,7 +122,7 @@ def _proof(row: Row) -> tuple[str, ...]:
         row.artifact,
         row.device,
         _placed(row),
-        _numbers(row.agreement),
+        _numbers(row.agreement, row.device),
         NOTHING if row.bytes is None else human_bytes(row.bytes),
         NOTHING if row.load_ms is None else duration(row.load_ms),
         NOTHING if row.first_ms is None else duration(row.first_ms),
@@ -131,28 +147,28 @@ def _placed(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _numbers(agreement: Agreement | None) -> str:
+def _numbers(agreement: Agreement | None, device: str) -> str:
     if agreement is None:
         return NOTHING
     if agreement.equal is None:
         return "not compared"
-    if agreement.error is None:
+    if agreement.error is None or not agreement.equal:
         return "WRONG"
-    to = f", to {agreement.error:.1e}" if agreement.error else ""
-    if agreement.allowed is not None and agreement.allowed > FINE:
-        to += f" ({agreement.allowed:.2g} allowed)"
-    return f"{'as' if agreement.equal else 'WRONG, not as'} {agreement.reference}{to}"
+    if agreement.reference == device:
+        return "the reference"
+    if agreement.error > FINE:
+        return f"{percent(agreement.error)} off {agreement.reference} ({percent(agreement.allowed or 0.0)} allowed)"
+    return f"as {agreement.reference}" + (f", to {agreement.error:.1e}" if agreement.error else "")
 
 
 def failures(found: Profile) -> tuple[str, ...]:
     """A line for each row that failed."""
-    return tuple(
-        f"{row.artifact} on {row.device}: {_failed(row.failure)}" for row in found.rows if row.failure is not None
-    )
+    failed = [(row, row.failure) for row in found.rows if row.failure is not None]
+    return tuple(f"{row.artifact} on {row.device}: {_failed(why)} {why.hint}".rstrip() for row, why in failed)
 
 
 def _failed(failure: Failure) -> str:
-    return f"FAILED: {failure.message} {failure.hint}".rstrip()
+    return f"FAILED: {failure.message.rstrip('.')}."
 
 
 def _remarks(row: Row) -> list[str]:
@@ -160,23 +176,10 @@ def _remarks(row: Row) -> list[str]:
     if row.failure is not None:
         lines.append(_failed(row.failure))
     elif row.fell_back and row.placement is not None:
-        lines += _elsewhere(row.placement)
+        lines += [f"on {where} instead: {what}" for where, what in row.placement.elsewhere.items()]
     if row.agreement is not None and row.agreement.equal is None and row.agreement.why:
         lines.append(f"its numbers are not compared: {row.agreement.why}")
     return [*lines, *row.notes]
-
-
-def _elsewhere(placement: Placement) -> list[str]:
-    """`on built-in kernels instead: CAST×2, WHERE (XNNPACK has no such operation); WHILE (...)`, for each place."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for one in placement.fallbacks:
-        times = f"×{one.count}" if one.count > 1 else ""
-        found.setdefault(one.where, {}).setdefault(one.reason, []).append(f"{one.op}{times}")
-    return [
-        f"on {where} instead: "
-        + "; ".join(", ".join(ops) + (f" ({reason})" if reason else "") for reason, ops in reasons.items())
-        for where, reasons in found.items()
-    ]
 
 
 def _circumstances(found: Profile) -> list[str]:
@@ -197,8 +200,10 @@ def _circumstances(found: Profile) -> list[str]:
             f"{found.noise:.2f}; a smaller difference is none. Intervals are of 95 %."
         )
     machine = found.machine
+    busy = "load" in machine and float(machine["load"]) > int(machine["cores"])
     lines.append(
-        f"On {machine['processor']}, {machine['cores']} cores, {machine['system']}"
-        + (f", load {machine['load']} at the start." if "load" in machine else ".")
+        f"Wall-clock times on {machine['processor']}, {machine['cores']} cores, {machine['system']}"
+        + (f", load {machine['load']} at the start" if "load" in machine else "")
+        + (": other programs were running, and p90 and p99 are theirs, too." if busy else ".")
     )
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ SPECS = (("normal", "none"), ("normal", "right"), ("normal", "none"))
 FEEDS = len(SPECS)
 
 SEED = 0
+
+LABELS = re.compile(r"labels(\.|$)")
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def given(arrays: Arrays, signature: Signature, sizes: Sizes, scales: Mapping[st
     Raises InputError where they do not fit the signature, or hold fewer samples than a call takes, UsageError where
     they have other sizes than were asked for.
     """
-    arrays = _scaled(arrays, scales)
+    inputs = {tensor.name for tensor in signature.inputs}
+    # What `quantize` takes labels from is taken here, too.
+    arrays = _scaled({name: one for name, one in arrays.items() if name in inputs or not LABELS.match(name)}, scales)
     first = {tensor.shape[0] for tensor in signature.inputs if tensor.shape}
     count = _batch(arrays)
     if len(first) != 1 or count is None:

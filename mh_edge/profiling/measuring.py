@@ -37,6 +37,9 @@ OP_SECONDS = 1.0
 """Operations are timed in so many calls, or as many as take so long."""
 
 
+MENDS = "mh-edge export --runtime plugins, with --batch and --sequence, writes what most devices take whole."
+"""What to do about an .onnx file that a device does not take, or computes wrongly."""
+
 Stamp = tuple[int, int, int]
 
 
@@ -185,15 +188,13 @@ def require_placed(artifact: Path, device: str, placement: Placement) -> None:
     """Raise UnavailableError where not all of an artifact ran on the device."""
     if placement.whole:
         return
-    others = ", ".join(
-        f"{one.op}×{one.count}" + (f" ({one.reason})" if one.reason else "") for one in placement.fallbacks
-    )
-    where = " and ".join(sorted({one.where for one in placement.fallbacks})) or "something else"
     left = placement.nodes - placement.on_device
-    part = f"{left} of its {placement.nodes} nodes ran" if placement.on_device else "it ran"
+    part = f"{left} of its {placement.nodes} nodes" if placement.on_device else "all of it"
+    where = "; ".join(f"on {place}: {what}" for place, what in placement.elsewhere.items()) or "elsewhere"
+    mends = f" {MENDS}" if artifact.suffix.lower() == ".onnx" else ""
     raise UnavailableError(
-        f"{str(artifact)!r} fell back from {device!r}: {part} on {where}{': ' if others else ''}{others}.",
-        "It is not timed. --allow-fallback times it all the same, and says so.",
+        f"{str(artifact)!r} fell back from {device!r}: {part} ran {where}.",
+        f"It is not timed. --allow-fallback times it all the same, and says so.{mends}",
     )
 
 
@@ -210,7 +211,7 @@ def require_equal(artifact: Path, device: str, found: Agreement) -> None:
         )
     raise NotEqualError(
         f"the numbers of {str(artifact)!r} on {device!r} are wrong: {what}.",
-        "It is not timed. Run it elsewhere, or look for the operation with --ops and other files.",
+        f"It is not timed. {MENDS if artifact.suffix.lower() == '.onnx' else 'Fixed sizes may mend it.'}",
     )
 
 

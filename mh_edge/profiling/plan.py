@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mh_edge.errors import InputError, UsageError
-from mh_edge.runtimes import SUFFIXES, adapter, plain_device
+from mh_edge.errors import InputError, UnavailableError, UsageError
+from mh_edge.runtimes import SUFFIXES, plain_device
+from mh_edge.runtimes.description import Description, described
 
 ANDROID = "adb"
 """Devices behind adb: `adb`, or `adb:SERIAL`."""
@@ -15,11 +16,14 @@ ANDROID = "adb"
 
 @dataclass(frozen=True)
 class Pair:
-    """named: whether the device was asked for by name, so that its falling back is a failure."""
+    """named: whether the device was asked for by name, so that its falling back is a failure. broken: why nothing can
+    run on the device: it is not installed, or the package that brings it fails.
+    """
 
     artifact: Path
     device: str
     named: bool
+    broken: UnavailableError | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> str:
@@ -45,27 +49,28 @@ def pairs(artifacts: Sequence[Path], devices: Sequence[str]) -> tuple[Pair, ...]
     """
     if not artifacts:
         raise UsageError("no artifact is given.", "Name one or more .onnx or .tflite files.")
+    plain = {path: plain_device(path) for path in artifacts}  # refuses other suffixes
     for path in artifacts:
-        plain = plain_device(path)  # refuses other suffixes
         if not path.is_file():
             raise InputError(f"there is no file {str(path)!r}.")
-        if not devices:
-            adapter(plain)
+    known = {device: _known(device) for device in dict.fromkeys(devices or plain.values())}
+    broken = {device: found.missing() if isinstance(found, Description) else found for device, found in known.items()}
     if not devices:
-        return tuple(Pair(path, plain_device(path), False) for path in dict.fromkeys(artifacts))
+        return tuple(Pair(path, device, False, broken[device]) for path, device in plain.items())
     formats = {
-        device: tuple(SUFFIXES.values()) if is_android(device) else adapter(device).formats for device in devices
+        device: found.formats if isinstance(found, Description) else tuple(SUFFIXES.values())
+        for device, found in known.items()
     }
     found = tuple(
-        Pair(path, device, True)
-        for path in dict.fromkeys(artifacts)
-        for device in dict.fromkeys(devices)
+        Pair(path, device, True, broken[device])
+        for path in plain
+        for device in known
         if SUFFIXES[path.suffix.lower()] in formats[device]
     )
     for path in artifacts:
         if not any(pair.artifact == path for pair in found):
             raise UsageError(
-                f"none of the devices {', '.join(devices)} takes {str(path)!r}.",
+                f"no device that is named ({', '.join(devices)}) takes {str(path)!r}.",
                 f"The plain runtime of its format is --device {plain_device(path)}.",
             )
     for device in devices:
@@ -73,3 +78,13 @@ def pairs(artifacts: Sequence[Path], devices: Sequence[str]) -> tuple[Pair, ...]
             takes = " and ".join(f".{kind}" for kind in formats[device])
             raise UsageError(f"the device {device!r} takes {takes} files, and none is given.")
     return found
+
+
+def _known(device: str) -> Description | UnavailableError | None:
+    """What is known of a device, or why nothing is; None for Android's."""
+    if is_android(device):
+        return None
+    try:
+        return described(device)
+    except UnavailableError as error:
+        return error

@@ -25,6 +25,7 @@ class KerasSession(Session):
     formats = ("keras",)
     packages = ("keras",)
     extra = "export"
+    takes = ("import", "unsafe")
 
     @classmethod
     def load(cls) -> str:

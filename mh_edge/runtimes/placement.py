@@ -47,6 +47,18 @@ class Placement:
         """Whether all of it runs on the device."""
         return self.on_device == self.nodes and not self.fallbacks
 
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """What did not run on the device, by where it ran: `CAST×2, WHERE (XNNPACK has no such operation); WHILE`."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for one in self.fallbacks:
+            times = f"×{one.count}" if one.count > 1 else ""
+            found.setdefault(one.where, {}).setdefault(one.reason, []).append(f"{one.op}{times}")
+        return {
+            where: "; ".join(", ".join(ops) + (f" ({reason})" if reason else "") for reason, ops in reasons.items())
+            for where, reasons in found.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
         return {
             "nodes": self.nodes,

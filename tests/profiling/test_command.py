@@ -41,7 +41,7 @@ def test_the_tables_for_people(here: Path) -> None:
     assert lines[0].split() == ["file", "device", "p50", "p90", "p99", "ratio", "to", "the", "first", "samples/s"]
     assert lines[2].startswith("square.onnx     cpu")
     assert "all of it" in done.stdout
-    assert "as cpu" in done.stdout
+    assert "the reference" in done.stdout
     assert "Noise: the first row, run twice" in done.stdout
     assert "Mul" in done.stdout
 
@@ -81,11 +81,14 @@ def test_wrong_usage_is_a_sentence(here: Path, args: list[str], message: str) ->
 @pytest.mark.slow
 def test_keras_as_a_baseline(here: Path) -> None:
     make = (
-        "import keras; x = keras.Input((2,), name='x', batch_size=1);"
-        "keras.Model(x, keras.layers.Dense(3)(x)).save('model.keras')"
+        "import keras; x = keras.Input((), name='x', batch_size=2);"
+        "keras.Model(x, keras.ops.square(x)).save('model.keras')"
     )
     subprocess.run([sys.executable, "-c", make], cwd=here, env=os.environ, check=True, capture_output=True)
     (here / "one.onnx").write_bytes(SQUARE_ONNX)
     done = run(here, "one.onnx", "--baseline", "model.keras", "--runs", "5", "--json")
     rows = json.loads(done.stdout)["results"]
     assert [row["device"] for row in rows] == ["cpu", "keras"]
+    assert rows[1]["error"] is None
+    assert rows[1]["ratio"] > 1
+    assert (done.returncode, rows[1]["equal"], rows[1]["placement"]) == (0, None, None)

@@ -155,7 +155,7 @@ def test_what_fell_back_is_not_timed(fake: type[Fake]) -> None:
     (row,) = run(job("a"))
     assert row.failure is not None
     assert row.failure.exit_code == UnavailableError.exit_code
-    assert "1 of its 3 nodes ran on CPU: CumSum×1 (no such operation)" in row.failure.message
+    assert "1 of its 3 nodes ran on CPU: CumSum (no such operation)" in row.failure.message
     assert row.placement == PARTLY
     assert ("a", "calls") not in fake.log
 
