@@ -16,7 +16,7 @@ import click
 
 from mh_edge import __version__
 from mh_edge.errors import InputError, MhEdgeError, UsageError
-from mh_edge.jsontext import dumps
+from mh_edge.jsontext import print_json
 
 COMMANDS = ("export", "verify", "quantize", "profile", "inspect", "devices", "upgrade")
 """Each is the function of that name in mh_edge/commands/<name>.py."""
@@ -101,7 +101,7 @@ def _report(error: MhEdgeError, arguments: Sequence[str]) -> None:
         traceback.print_exc()
     if "--json" in arguments:
         try:
-            print(dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}), flush=True)
+            print_json({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
             return
         except OSError:
             _close_output()

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 
-def dumps(data: Any, *, indent: int | None = None) -> str:
+def dumps(data: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
     """Strict JSON, keys in the order given; the same data always gives the same text."""
-    return json.dumps(_plain(data), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(data), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+
+
+def print_json(data: Any) -> None:
+    """On stdout, in characters that it knows: a name of a file may be no text."""
+    text = dumps(data)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = dumps(data, ascii_only=True)
+    print(text, flush=True)
 
 
 def _plain(value: Any) -> Any:

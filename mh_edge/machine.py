@@ -12,19 +12,20 @@ import base64
 import os
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mh_edge.arrayfiles import read_npz
-from mh_edge.errors import InputError, MhEdgeError, UnavailableError, UsageError
+from mh_edge.errors import MhEdgeError, UnavailableError, UsageError
 from mh_edge.packages import version
 from mh_edge.progress import Progress, silent
-from mh_edge.runtimes import adapter, announced_by, known_devices
-from mh_edge.runtimes.apart import Apart, CrashError
-from mh_edge.runtimes.base import Session
+from mh_edge.runtimes import announced_by, known_devices
+from mh_edge.runtimes.apart import Apart
+from mh_edge.runtimes.description import Description, described
 
 GIVEN, EXPECTED = (3.0, -2.0), [9.0, 4.0]
 SLACK = 1e-3  # an ulp of float16, in which some devices compute
@@ -92,28 +93,64 @@ def devices(names: Iterable[str] = (), progress: Progress = silent) -> Devices:
     wanted = tuple(names) or known
     if unknown := [name for name in wanted if name not in known]:
         raise UsageError(f"device {unknown[0]!r} is not known.", f"Known are {', '.join(known)}.")
-    found = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for name, device in zip(wanted, pool.map(_tried, wanted), strict=True):
+    found: list[Device] = []
+    processes = _Processes()
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for name, device in zip(wanted, pool.map(lambda name: _tried(name, processes), wanted), strict=True):
             found.append(device)
             progress(f"tried {name}", len(found), len(wanted))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        processes.end()  # where this was interrupted, some hang
+        pool.shutdown()
     return Devices(tuple(found))
 
 
-def _tried(name: str) -> Device:
+class _Processes:
+    """Those of the devices that are being tried. After `end` there are none, and no new one begins."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: set[Apart] = set()
+        self._over = False
+
+    @contextmanager
+    def start(self, device: str, *, early: bool = False) -> Iterator[Apart]:
+        """A device's process. Raises UnavailableError once all were ended."""
+        with self._lock:
+            if self._over:
+                raise UnavailableError("no more devices are tried.")
+            session = Apart(device, early=early, patience=PATIENCE)
+            self._live.add(session)
+        try:
+            with session:
+                yield session
+        finally:
+            with self._lock:
+                self._live.discard(session)
+
+    def end(self) -> None:
+        """End them, so that whoever waits for one goes on."""
+        with self._lock:
+            self._over = True
+            for session in self._live:
+                session.kill()
+
+
+def _tried(name: str, processes: _Processes) -> Device:
     try:
-        found = adapter(name)
-    except InputError as error:  # an adapter of another package
+        found = described(name, processes.start)
+    except UnavailableError as error:  # an adapter of another package
         package = announced_by(name)
-        fix = error.hint or f"pip install --force-reinstall {package}"
-        return Device(name, False, package, version(package) if package else None, error.message.rstrip("."), fix)
-    package, number = _installed(found)
+        return Device(name, False, package, version(package), error.message.rstrip("."), error.hint)
+    package, number = found.brought_by()
     if number is None:
-        return Device(name, False, package, None, "not installed", found.install())
+        return Device(name, False, package, None, "not installed", found.install)
     again = f"pip install --force-reinstall {package}"
     notes: tuple[str, ...] = ()
     try:
-        reason, notes = _square(found)
+        reason, notes = _square(found, processes)
         fix = again
     except UnavailableError as error:
         reason, fix = error.message, error.hint or again
@@ -122,37 +159,23 @@ def _tried(name: str) -> Device:
     return Device(name, not reason, package, number, reason.rstrip("."), fix.rstrip(".") if reason else "", notes)
 
 
-def _installed(found: type[Session]) -> tuple[str, str | None]:
-    """The distribution that brings the device, and its version; None for one that is missing."""
-    brings = next((name for name in found.packages if version(name) is not None), found.packages[0])
-    if found.plugin is None or version(brings) is None:
-        return brings, version(brings)
-    return found.plugin, version(found.plugin)
-
-
-def _square(found: type[Session]) -> tuple[str, tuple[str, ...]]:
+def _square(found: Description, processes: _Processes) -> tuple[str, tuple[str, ...]]:
     """Let the device square two numbers -> why that is not what it did, nothing when it is; its notes. Raises what its
     session raises.
     """
     import numpy as np
 
-    with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder, Apart(found.device) as session:
+    with (
+        tempfile.TemporaryDirectory(prefix="mh-edge-") as folder,
+        processes.start(found.device, early=True) as session,
+    ):
         kind = found.formats[0]
         model, feeds, outputs = (Path(folder, name) for name in (f"square.{kind}", "feeds.npz", "outputs.npz"))
         model.write_bytes(SQUARES[kind])
         np.savez(feeds, x=np.array(GIVEN, np.float32))
-        late = threading.Timer(PATIENCE, session.kill)
-        late.start()
-        try:
-            notes = session.open(model).notes
-            session.run(feeds, outputs)
-            placement = session.placement()
-        except CrashError:
-            if late.finished.is_set():
-                return f"it has not squared two numbers within {PATIENCE:.0f} s", ()
-            raise
-        finally:
-            late.cancel()
+        notes = session.open(model).notes
+        session.run(feeds, outputs)
+        placement = session.placement()
         got = [float(value) for value in read_npz(outputs)["y"].ravel()]
     if not placement.whole:
         others = ", ".join(sorted({one.where for one in placement.fallbacks})) or "something else"

@@ -13,7 +13,7 @@ from mh_edge import machine
 from mh_edge.commands.devices import devices as command
 from mh_edge.errors import UsageError
 from mh_edge.packages import version
-from mh_edge.runtimes import DEVICES, adapter
+from mh_edge.runtimes import DEVICES, adapter, description
 from runtimes import fake_devices
 
 WORKING = ("cpu", "xnnpack", "litert-builtin", "litert-reference", "tflite-micro")
@@ -57,7 +57,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_a_missing_package_has_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "version", lambda name: None)
+    monkeypatch.setattr(description, "version", lambda name: None)
     assert tried("xnnpack") == machine.Device(
         "xnnpack", False, "ai-edge-litert", None, "not installed", 'pip install "mh-edge[litert]"'
     )
@@ -71,7 +71,7 @@ def test_a_missing_package_has_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> 
         ("fake-fallback", "the one-node model ran on CPUExecutionProvider instead", "pip install --force-reinstall"),
         ("fake-crash", "was ended by SIGABRT: fake: out of luck", "pip install --force-reinstall mh-edge-fakes"),
         ("fake-absent", "there is no fake in this machine", "buy one"),
-        ("fake-hanging", "it has not squared two numbers within 1 s", "pip install --force-reinstall mh-edge-fakes"),
+        ("fake-hanging", "has not answered within 1 s", "pip install --force-reinstall mh-edge-fakes"),
         ("fake-broken", "No module named 'mh_edge_fakes_not_there'", "pip install --force-reinstall mh-edge-fakes"),
         ("fake-other", "'pathlib:Path', which is no Session class", "pip install --force-reinstall mh-edge-fakes"),
     ],

@@ -110,7 +110,7 @@ def profile(
         rows = tuple(
             _on_phone(pair, case, ways, on_step)
             if pair.android and isinstance(case := cases[pair.artifact], Case)
-            else row(pair, cases[pair.artifact], times.get(pair), ops)
+            else row(pair, pair.broken or cases[pair.artifact], times.get(pair), ops)
             for pair in asked
         )
     first = next((one for one in times.values() if one.failure is None), None)
@@ -136,7 +136,7 @@ def _timed(
     jobs = {
         pair: _job(pair, case, ways, stamps)
         for pair in asked
-        if isinstance(case := cases[pair.artifact], Case) and not pair.android
+        if pair.broken is None and isinstance(case := cases[pair.artifact], Case) and not pair.android
     }
 
     def tell(opening: int) -> None:
@@ -211,7 +211,7 @@ def _cases(
 ) -> dict[Path, Case | MhEdgeError]:
     """Each artifact, or why it cannot be run even on the CPU."""
     cases: dict[Path, Case | MhEdgeError] = {}
-    for path in dict.fromkeys(pair.artifact for pair in asked):
+    for path in dict.fromkeys(pair.artifact for pair in asked if pair.broken is None):
         on_step(f"running {path} on the CPU")
         room = folder / str(len(cases))
         try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from mh_edge.wording import said
 if TYPE_CHECKING:
     from mh_edge.runtimes.base import Session
 
-__all__ = ["BASELINE", "DEVICES", "SUFFIXES", "adapter", "known_devices", "open_session", "plain_device"]
+__all__ = ["BASELINE", "BUILT_IN", "DEVICES", "SUFFIXES", "adapter", "known_devices", "open_session", "plain_device"]
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
 """File suffix -> format."""
@@ -46,6 +47,8 @@ BASELINE = "keras"
 BASELINES = {BASELINE: "mh_edge.runtimes.keras:KerasSession"}
 """What devices are compared with, and is none."""
 
+BUILT_IN = DEVICES | BASELINES
+
 ENTRY_POINTS = "mh_edge.devices"
 """The group in which installed packages name further adapters: name of the device = module:Class."""
 
@@ -62,12 +65,13 @@ def announced_by(device: str) -> str:
 
 
 def adapter(device: str) -> type[Session]:
-    """The adapter of a device, which imports no runtime yet.
+    """The adapter of a device, which imports no runtime yet. That of an installed package may do anything as it is
+    imported: `mh_edge.runtimes.description` looks at it in a process of its own.
 
     Raises UsageError for a name that is not known, InputError for an adapter of an installed package that cannot be
-    imported.
+    imported, or is none.
     """
-    if (place := (DEVICES | BASELINES).get(device)) is not None:
+    if (place := BUILT_IN.get(device)) is not None:
         module, _, name = place.partition(":")
         found: type[Session] = vars(importlib.import_module(module))[name]
         return found
@@ -82,13 +86,26 @@ def _installed(entry: metadata.EntryPoint) -> type[Session]:
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:  # somebody else's code: it may raise anything, or leave
-        raise InputError(
-            f"the device {entry.name!r} is brought by {entry.value!r}, which cannot be imported: "
-            f"{type(error).__name__}: {said(error)}"
-        ) from error
+        raise _no_adapter(entry, f"cannot be imported: {type(error).__name__}: {said(error)}") from error
     if not (isinstance(found, type) and issubclass(found, Session)):
-        raise InputError(f"the device {entry.name!r} is brought by {entry.value!r}, which is no Session class.")
+        raise _no_adapter(entry, "is no Session class")
+    if unsaid := [name for name in ("device", "runtime", "formats", "packages", "extra") if not hasattr(found, name)]:
+        raise _no_adapter(entry, f"does not say its {unsaid[0]!r}")
+    if inspect.isabstract(found):
+        raise _no_adapter(entry, f"does not implement {', '.join(sorted(found.__abstractmethods__))}")
+    if found.device != entry.name:
+        raise _no_adapter(entry, f"calls itself {found.device!r}")
+    if not isinstance(found.packages, tuple) or not found.packages:
+        raise _no_adapter(entry, f"names its packages as {found.packages!r}, not as a tuple of one or more")
+    if not isinstance(found.formats, tuple) or not found.formats or set(found.formats) - set(SUFFIXES.values()):
+        raise _no_adapter(
+            entry, f"names its formats as {found.formats!r}, not as a tuple of {' or '.join(SUFFIXES.values())}"
+        )
     return found
+
+
+def _no_adapter(entry: metadata.EntryPoint, why: str) -> InputError:
+    return InputError(f"the device {entry.name!r} is brought by {entry.value!r}, which {why}.")
 
 
 def plain_device(path: Path) -> str:

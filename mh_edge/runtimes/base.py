@@ -4,9 +4,10 @@ truth about where that ran; the checks of the feeds live here.
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,13 @@ from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Signature, Tensor
 
 Feeds = Mapping[str, np.ndarray]
+
+LONGEST = 300
+"""Of another program's message, so many characters are shown."""
+
+ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""What steers a terminal: colours, cursor, titles, links; and single characters, but for the end of a line."""
 
 PRECISIONS = ("float32", "float16", "integers")
 """In what numbers a file is computed, from fine to coarse."""
@@ -168,11 +176,11 @@ class Session(ABC):
 
     def _fetched(self, result: Any) -> list[np.ndarray]:
         """Outputs in signature order, from what a prepared call gave."""
-        return list(result)
+        return list(result) if isinstance(result, Iterable) else []
 
     def fetched(self, result: object) -> dict[str, np.ndarray]:
-        """The outputs by name, from what a call of `prepared` gave."""
-        return {tensor.name: one for tensor, one in zip(self.signature.outputs, self._fetched(result), strict=True)}
+        """The outputs by name, from what a call of `prepared` gave. Raises InputError as `run` does."""
+        return self._named(self._fetched(result))
 
     def prepared(self, feeds: Feeds) -> Callable[[], object]:
         """What is timed: a call on these feeds, checked once. Raises InputError as `run` does."""
@@ -182,10 +190,26 @@ class Session(ABC):
         """Run the artifact once.
 
         Raises InputError when an input is missing, unknown, or of another dtype or shape than the signature says
-        (nothing is cast silently), and when the runtime itself refuses the feed.
+        (nothing is cast silently), when the runtime itself refuses the feed, and when what it gives are not the outputs
+        of the signature.
         """
-        outputs = self._run(self._checked(feeds))
-        return {tensor.name: value for tensor, value in zip(self.signature.outputs, outputs, strict=True)}
+        return self._named(self._run(self._checked(feeds)))
+
+    def _named(self, outputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        known = self.signature.outputs
+        if len(outputs) != len(known):
+            raise InputError(
+                f"the device {self.device!r} gave {len(outputs)} outputs for {self.path}, "
+                f"whose signature has {len(known)}."
+            )
+        found = {tensor.name: value for tensor, value in zip(known, outputs, strict=True)}
+        for name, value in found.items():
+            if not isinstance(value, np.ndarray | np.generic) or value.dtype.hasobject:
+                raise InputError(
+                    f"the device {self.device!r} gave no numbers for the output {name!r} of {self.path}, but "
+                    f"{type(value).__name__}."
+                )
+        return found
 
     def _checked(self, feeds: Feeds) -> dict[str, np.ndarray]:
         check_feeds(self.signature, feeds, str(self.path))
@@ -252,6 +276,13 @@ def _require_file(path: Path) -> None:
 
 
 def first_line(reason: object) -> str:
-    """The first line that says something of another program's message."""
-    lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
-    return lines[0] if lines else type(reason).__name__
+    """The first line that says something of another program's message, as a terminal can show it."""
+    lines = [line.strip() for line in printable(str(reason)).splitlines() if line.strip()]
+    if not lines:
+        return type(reason).__name__
+    return lines[0] if len(lines[0]) <= LONGEST else f"{lines[0][:LONGEST]} ..."
+
+
+def printable(text: str) -> str:
+    """Without what would steer a terminal."""
+    return CONTROLS.sub(" ", ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))

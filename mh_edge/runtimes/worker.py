@@ -1,5 +1,6 @@
-"""A device's session in a process of its own, as a program: `python -m mh_edge.runtimes.worker DEVICE`. Requests come
-on standard input, answers go to standard output, each one line of JSON. `mh_edge.runtimes.apart` is the other end.
+"""A device's session in a process of its own, as a program: `python -m mh_edge.runtimes.worker DEVICE PARENT [early]`.
+Requests come on standard input, answers go to standard output, each one line of JSON. `mh_edge.runtimes.apart` is the
+other end. PARENT: the process with which this one ends. early: import the runtime before that is asked for.
 
 A runtime that crashes takes this process with it and no other; its memory, its threads and the settings that it takes
 from the first session of a process are its own.
@@ -8,10 +9,13 @@ from the first session of a process are its own.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +25,7 @@ from typing import Any
 from mh_edge.errors import MhEdgeError
 from mh_edge.jsontext import dumps
 from mh_edge.runtimes import adapter
-from mh_edge.runtimes.base import Session
+from mh_edge.runtimes.base import Session, first_line, printable
 from mh_edge.runtimes.memory import peak, resident
 
 STEADY = 0.05
@@ -29,6 +33,13 @@ STEADY = 0.05
 
 BATCH_SECONDS = 0.02
 """How long such a batch takes at least, so that its median is that of several calls."""
+
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets when its parent ends."""
+
+LOOK_SECONDS = 0.5
+"""How often a process looks for its parent where the system does not tell."""
 
 
 class Worker:
@@ -40,6 +51,12 @@ class Worker:
         self._before: int | None = None
         self._call: Callable[[], object] = lambda: None
         self._feeds: dict[str, Any] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """What is known of the device before its runtime is imported."""
+        from mh_edge.runtimes.description import Description
+
+        return Description.of(adapter(self._device)).to_json()
 
     def load(self) -> dict[str, Any]:
         """Import the runtime -> its name and version."""
@@ -137,24 +154,44 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def serve(device: str) -> None:
-    """Answer requests until standard input ends. Whatever a runtime prints does not get among the answers."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+def serve(device: str, *, early: bool) -> None:
+    """Answer requests until standard input ends. Whatever a runtime reads and prints is not among them."""
+    requests = os.fdopen(os.dup(0), encoding="utf-8", errors="surrogatepass")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogatepass")
+    with open(os.devnull, encoding="utf-8") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     worker = Worker(device)
-    with contextlib.suppress(Exception):
-        worker.load()  # before it is asked for; if it fails it will say so then
-    for line in sys.stdin:
+    if early:
+        with contextlib.suppress(Exception):
+            worker.load()  # if it fails it will say so when it is asked
+    for line in requests:
         request = json.loads(line)
         try:
             answer = {"done": vars(Worker)[request.pop("do")](worker, **request)}
         except MhEdgeError as error:
-            answer = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+            answer = {"error": {"kind": error.kind, "message": printable(error.message), "hint": printable(error.hint)}}
         except Exception as error:  # noqa: BLE001 - a runtime may raise anything; the other end says where
-            answer = {"error": {"kind": "fault", "message": f"{type(error).__name__}: {error}", "hint": ""}}
+            answer = {"error": {"kind": "fault", "message": f"{type(error).__name__}: {first_line(error)}", "hint": ""}}
         print(dumps(answer), file=answers, flush=True)
     os._exit(0)  # without the runtimes' own clearing up, in which some abort
 
 
+def end_with(parent: int) -> None:
+    """End this process as its parent ends, however that does: it may be killed, and a runtime here may hang."""
+    told = sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL)) == 0
+    if not told:
+        threading.Thread(target=_look, args=(parent,), daemon=True).start()
+    elif os.getppid() != parent:  # it has ended already
+        os._exit(1)
+
+
+def _look(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
+
+
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    end_with(int(sys.argv[2]))
+    serve(sys.argv[1], early="early" in sys.argv[3:])

@@ -234,7 +234,7 @@ def test_quiet_prints_nothing(run: Runner) -> None:
 
 def test_a_device_that_does_not_work_is_exit_code_6(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("devices", "xnnpack").code == 0
-    monkeypatch.setattr(machine, "version", lambda name: None)
+    monkeypatch.setattr("mh_edge.runtimes.description.version", lambda name: None)
     done = run("devices", "xnnpack", "--json")
     assert done.code == 6
     assert done.json["devices"] == [
