@@ -39,6 +39,15 @@ def percent(value: float) -> str:
     return f"{100 * value:.2g}%" if abs(value) < 0.1 else f"{value:.1%}"
 
 
+def portion(value: float) -> str:
+    """Of a time, known to two digits at best: 0.3178 -> "32%", 0.0012 -> "0.12%", what is nearly all ">99%"."""
+    if 0 < value < 1e-4:
+        return "<0.01%"
+    if 0.995 <= value < 1:
+        return ">99%"
+    return f"{100 * value:.0f}%" if value == 0 or value >= 0.0995 else f"{100 * value:.2g}%"
+
+
 def score(value: float, share: bool = True) -> str:
     """Accuracy, or the mean of a metric, which need not be a share of 1: 0.93517 -> "93.52%", 0.999977 -> "99.9977%",
     with two digits of what is missing.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mh_edge.commands import tables
-from mh_edge.units import digits, duration, human_bytes, percent
+from mh_edge.units import digits, duration, human_bytes, percent, portion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +73,7 @@ def show_ops(console: Console, row: Row) -> None:
     ):
         if shares:
             console.print()
-            rows = [(one.name, duration(one.ms), percent(one.share), str(one.count)) for one in shares]
+            rows = [(one.name, one.time, portion(one.share), str(one.count)) for one in shares]
             tables.show(console, (title, "time", "share", "operations"), rows)
 
 
@@ -131,7 +131,7 @@ def _proof(row: Row) -> tuple[str, ...]:
 
 
 def _placed(row: Row) -> str:
-    """`85 of 89 nodes, 1 partition, 97.0% of the time`."""
+    """`85 of 89 nodes, 1 partition, 97% of the time`."""
     placement = row.placement
     if placement is None:
         return NOTHING
@@ -143,7 +143,7 @@ def _placed(row: Row) -> str:
     if placement.on_device:
         parts.append(f"{placement.partitions} partition{'s' if placement.partitions > 1 else ''}")
     if row.time_share is not None and row.fell_back:
-        parts.append(f"{percent(row.time_share)} of the time")
+        parts.append(f"{portion(row.time_share)} of the time")
     return ", ".join(parts)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from mh_edge.artifact import Choice
 from mh_edge.layerpaths import MARK, titles
 from mh_edge.runtimes.placement import OpTime
+from mh_edge.units import duration
 
 NO_RULE = "(no rule of mh-edge)"
 OUTSIDE = "(other operations)"
@@ -24,6 +25,9 @@ MIXED = "some heads are merged into one operation, from which the others cannot 
 UNTOLD = "its heads cannot be told apart"
 
 RULE = "MultiHead"
+
+TICK_MS = 1e-3
+"""The clocks of the runtimes' profilers count whole microseconds, and less as none."""
 
 MOVING = frozenset(("Concat", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"))
 """Operations that cut and stack, for all heads as for one."""
@@ -46,6 +50,11 @@ class Share:
     ms: float
     share: float
     count: int
+
+    @property
+    def time(self) -> str:
+        """As people read it: what is below the clock's tick is not nothing."""
+        return duration(self.ms) if self.ms >= TICK_MS else "<1 µs each" if self.count > 1 else "<1 µs"
 
 
 def by_op(ops: Iterable[OpTime]) -> tuple[Share, ...]:

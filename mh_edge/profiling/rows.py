@@ -18,6 +18,9 @@ from mh_edge.runtimes import BASELINE
 ENOUGH = {50: 1, 90: 10, 99: 100}
 """In how many calls a percentile can be told."""
 
+MOST_TIMES = 2.0
+"""Where the operations add up to more than so many times a whole call, the profiler takes longer than they do."""
+
 UNSTEADY = "its times did not become steady while it warmed up"
 
 
@@ -42,7 +45,7 @@ def row(pair: Pair, case: Case | MhEdgeError, times: Times | None, ops: bool) ->
         memory=int(np.median(grown)) if grown else None,
         time_share=_time_share(times),
         ops=times.ops if ops else (),
-        notes=(*times.notes, *([UNSTEADY] if times.steady is False else [])),
+        notes=(*times.notes, *([UNSTEADY] if times.steady is False else []), *_overtimed(times)),
     )
 
 
@@ -70,7 +73,17 @@ def _time_share(times: Times) -> float | None:
     if times.placement.whole or not times.placement.on_device:
         return float(times.placement.whole)
     total = sum(one.ms for one in times.ops)
-    return sum(one.ms for one in times.ops if one.on_device) / total if total else None
+    if not total or _overtimed(times):
+        return None
+    return sum(one.ms for one in times.ops if one.on_device) / total
+
+
+def _overtimed(times: Times) -> tuple[str, ...]:
+    """A note where the profiler slows the operations down so much that they tell nothing of a call."""
+    total, call = sum(one.ms for one in times.ops), float(np.median(np.concatenate(times.ms)))
+    if total <= MOST_TIMES * call:
+        return ()
+    return (f"its operations add up to {total / call:.2g} times a whole call, so their shares of the time tell little",)
 
 
 def _medians(times: Times) -> np.ndarray:

@@ -77,8 +77,8 @@ class Placement:
 @dataclass(frozen=True)
 class OpTime:
     """node: its name ("heads/LSTM", empty when it has none). op: "MatMul". on_device: whether the device itself ran it,
-    where: what did ("CPUExecutionProvider", "XNNPACK"). ms: milliseconds in a call, mean over the calls. rule: of
-    mh-edge, that made the node ("" for none).
+    where: what did ("CPUExecutionProvider", "XNNPACK"). ms: milliseconds in a call, the mean of the faster half
+    of the calls. rule: of mh-edge, that made the node ("" for none).
     """
 
     node: str

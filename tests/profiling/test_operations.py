@@ -188,5 +188,10 @@ def test_table(median: float, said: str, tmp_path: Path) -> None:
     show_ops(console, Row(str(tmp_path / "m.onnx"), "cpu", latency=latency, ops=ops))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert said in shown
-    assert [line.split() for line in shown.splitlines() if "LSTM" in line] == [["LSTM", "1.00", "ms", "50.0%", "1"]]
-    assert "MultiHead   2.00 ms   100.0%   2" in shown
+    assert [line.split() for line in shown.splitlines() if "LSTM" in line] == [["LSTM", "1.00", "ms", "50%", "1"]]
+    assert "MultiHead   2.00 ms   100%    2" in shown
+
+
+def test_what_is_below_the_tick_of_the_clock_is_not_nothing() -> None:
+    shares = [Share("a", 0.0, 0.0, 1), Share("b", 0.0009, 0.0, 9), Share("c", 0.0012, 0.0, 9)]
+    assert [one.time for one in shares] == ["<1 µs", "<1 µs each", "1.20 µs"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from mh_edge.runtimes.base import Session
 from mh_edge.runtimes.lite import file, profiler
 from mh_edge.runtimes.lite.nodes import Node
 from mh_edge.runtimes.lite.reasons import why_not
+from mh_edge.runtimes.lite.times import op_times
 from mh_edge.runtimes.litert_gpu import LiteRtGpuSession
 from mh_edge.runtimes.litert_npu import LiteRtNpuSession
 from mh_edge.runtimes.litert_reference import LiteRtReferenceSession
@@ -94,6 +96,26 @@ def test_times_of_kernels_and_of_the_bodies_of_loops(tmp_path: Path) -> None:
     for device, adds in (("xnnpack", ["ADD", "Add (ND)"]), ("litert-builtin", ["ADD", "ADD"])):
         with opened(device, tflite_files.loop, tmp_path) as session:
             assert [one.op for one in session.op_times(tflite_files.feeds(session), 2)] == ["WHILE", "LESS", *adds]
+
+
+def test_times_are_those_of_the_faster_half_of_the_calls() -> None:
+    def call(cast: int, tanh: int) -> list[profiler.Event]:
+        """As LiteRT records one: events of the graph itself stand before its operations, and after them."""
+        around, inside = profiler.INVOKE, (profiler.OPERATION, profiler.KERNEL)
+        return [
+            *(profiler.Event(name, around, 99, 0, 0) for name in ("Run[registration]", "Invoke")),
+            profiler.Event("CAST", inside[0], cast, 0, 0),
+            profiler.Event("Tanh (NC, F32)", inside[1], tanh, 0, 0),
+            profiler.Event("Run[sync]", around, 5, 0, 0),
+        ]
+
+    nodes = [Node(op, (), (), op.lower(), "", ("float32",), (), ()) for op in ("CAST", "TANH")]
+    calls = [call(2, 10), call(90_000, 10), call(4, 11), call(3, 4_000)]  # interrupted where it is slow
+    found = op_times(chain.from_iterable(calls), nodes, [(1,)], "XNNPACK")
+    assert [(one.op, one.on_device, round(1e3 * one.ms, 6)) for one in found] == [
+        ("CAST", False, 3),
+        ("TANH", True, 10.5),
+    ]
 
 
 def test_times_are_those_of_rules(tmp_path: Path) -> None:

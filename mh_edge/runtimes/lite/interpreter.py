@@ -35,4 +35,4 @@ class LiteRtSession(LiteSession):
         self._run(arrays)
         nodes, taken = self._delegated()
         events = profiler.events(self.path, arrays, calls, {"xnnpack": options})
-        return op_times(events, calls, nodes, taken, self.delegate)
+        return op_times(events, nodes, taken, self.delegate)

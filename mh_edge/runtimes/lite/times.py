@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from mh_edge.runtimes.lite.nodes import CONTROL_FLOW, DELEGATE, Node
@@ -27,9 +28,10 @@ TFLITE_NAMES = {
 
 
 def op_times(
-    events: Iterable[Event], calls: int, nodes: Sequence[Node], taken: Sequence[tuple[int, ...]], delegate: str
+    events: Iterable[Event], nodes: Sequence[Node], taken: Sequence[tuple[int, ...]], delegate: str
 ) -> tuple[OpTime, ...]:
-    """Milliseconds of each operation in a call, in the order in which they first ran.
+    """Milliseconds of each operation in a call, in the order in which they first ran: the mean of the faster half of
+    the calls, because what interrupts the others is no time of an operation, and multiplies their mean.
 
     A loop itself counts 0 and its body what it takes: around a body's calls the profiler takes longer than the loop.
 
@@ -40,18 +42,20 @@ def op_times(
     table = _Table(nodes, taken, delegate)
     for event in events:
         table.add(event)
+    calls = sorted(filter(None, table.calls), key=Counter.total)
+    counted = calls[: (len(calls) + 1) // 2]
     return tuple(
-        OpTime(node, op, where, on_device, us / calls / 1e3, rule)
-        for (node, op, where, on_device, rule), us in zip(table.rows.values(), table.us.values(), strict=True)
+        OpTime(node, op, where, on_device, sum(call[key] for call in counted) / len(counted) / 1e3, rule)
+        for key, (node, op, where, on_device, rule) in table.rows.items()
     )
 
 
 class _Table:
-    """rows: what is known of an operation, by where the profiler saw it; us: its microseconds in all calls."""
+    """rows: what is known of an operation, by where the profiler saw it; calls: its microseconds in each of them."""
 
     def __init__(self, nodes: Sequence[Node], taken: Sequence[tuple[int, ...]], delegate: str) -> None:
         self.rows: dict[tuple[object, ...], tuple[str, str, str, bool, str]] = {}
-        self.us: dict[tuple[object, ...], int] = {}
+        self.calls: list[Counter[tuple[object, ...]]] = [Counter()]
         self._nodes, self._delegate = nodes, delegate
         self._waiting = [nodes[place] for part in taken for place in part]
         self._part: dict[int, tuple[int, int]] = {}  # of each graph: which part of a delegate runs, and its last kernel
@@ -61,16 +65,17 @@ class _Table:
     def add(self, event: Event) -> None:
         if event.kind == INVOKE:
             self._part[event.graph] = (0, -1)
+            if not event.graph and self.calls[-1]:  # several such events stand around the operations of a call
+                self.calls.append(Counter())
             if event.graph:
                 self._owners.setdefault(event.graph, self._loop)
         elif event.kind in (OPERATION, KERNEL):
             key = self._key(event)
             if key not in self.rows:
-                self.rows[key], self.us[key] = self._row(event), 0
+                self.rows[key] = self._row(event)
             if event.name in CONTROL_FLOW:
                 self._loop = key
-            else:
-                self.us[key] += event.us
+            self.calls[-1][key] += 0 if event.name in CONTROL_FLOW else event.us
 
     def _key(self, event: Event) -> tuple[object, ...]:
         if event.kind == OPERATION:
