@@ -1,8 +1,8 @@
 """What the attention layers share: scores, masks and softmax, in the form that delegates take whole.
 
-XNNPACK takes no boolean operation. So masks are put together as booleans first, already in their final rank, and become
-numbers in the last step: then all that XNNPACK leaves to the CPU comes before the first product, and the attention is
-one partition.
+XNNPACK takes no boolean operation. So a mask becomes numbers in its first step, takes its final rank, and is inverted
+and put together with others as numbers: then all that XNNPACK leaves to the CPU comes before the first product, and the
+attention is one partition.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import tensorflow as tf
 
 from mh_edge.layers.attention import ADDITIVE_MASK
 from mh_edge_tflite.context import Tensor, reshape, sizes
+
+BOOLEAN = ("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR")
+"""What no mask of an attention comes from: XNNPACK has none of them, nor reshapes booleans."""
 
 
 def each_role(given: Sequence[Any]) -> tuple[Any, Any, Any]:
@@ -61,13 +64,24 @@ def key_and_order_mask(
     if history_only:
         reasons.append(additive(positions(key, axis=-1) > positions(query, axis=-2)))
     if key_mask is not None:
-        hidden = tf.logical_not(tf.cast(key_mask, tf.bool))
-        reasons.append(additive(reshape(hidden, [sizes(hidden)[0], *[1] * (rank - 2), sizes(hidden)[1]])))
+        mask = additive(hidden(key_mask))
+        reasons.append(reshape(mask, [sizes(mask)[0], *[1] * (rank - 2), sizes(mask)[1]]))
     return sum(reasons[1:], reasons[0]) if reasons else None
 
 
+def hidden(mask: Tensor, *axes: int) -> Tensor:
+    """1 where a Keras mask is false, else 0; anything but false or 0 is true.
+
+    axes: where to put in axes of 1, one after the other, before XNNPACK begins: it takes no EXPAND_DIMS of free sizes.
+    """
+    shown = tf.cast(tf.cast(mask, tf.bool), tf.float32)
+    for axis in axes:
+        shown = tf.expand_dims(shown, axis)
+    return 1.0 - shown
+
+
 def additive(masked: Tensor, by: float = ADDITIVE_MASK) -> Tensor:
-    """−by where masked, else 0."""
+    """−by where masked, a boolean or 1, else 0."""
     return tf.cast(masked, tf.float32) * -by
 
 
@@ -75,20 +89,6 @@ def positions(x: Tensor, axis: int) -> Tensor:
     """0, 1, 2, ... for the steps of x: (batch, T, ...), along one of the last two axes of a score: (T, 1) or (1, T)."""
     steps = x.shape[1] if x.shape[1] is not None else tf.shape(x)[1]
     return tf.expand_dims(tf.range(steps), -3 - axis)
-
-
-def every(*reasons: Tensor | None) -> Tensor | None:
-    """Where all of the masks that are there are true; None without one."""
-    given = [tf.cast(reason, tf.bool) for reason in reasons if reason is not None]
-    result = given[0] if given else None
-    for reason in given[1:]:
-        result = tf.logical_and(result, reason)
-    return result
-
-
-def along(mask: Tensor | None, axis: int) -> Tensor | None:
-    """A mask (batch, time) with an axis of 1 put in: before or after time, as scores (batch, Tq, Tk) have it."""
-    return None if mask is None else tf.expand_dims(mask, axis)
 
 
 def pairs(query: Tensor, key: Tensor) -> Tensor:

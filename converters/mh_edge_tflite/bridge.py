@@ -19,7 +19,7 @@ from mh_edge.errors import ConversionError
 from mh_edge.program import Program
 from mh_edge.quiet import loggers_at
 from mh_edge.signature import Signature, Tensor
-from mh_edge_tflite.repairs import add_to_channels, compare_signs, expand_new_axes, tame_softplus
+from mh_edge_tflite.repairs import add_to_channels, compare_signs, expand_new_axes, part_twins, tame_softplus
 from mh_edge_tflite.standins import Kernels, StandIn, located, stand_ins
 
 OPTIONS = {
@@ -65,6 +65,7 @@ def _bound(captured: Capture, signature: Signature, standing: Mapping[str, Stand
             node = graph.node.add(name=_node(name), op="Placeholder")
             node.attr["dtype"].type = tf.as_dtype(described.dtype).as_datatype_enum
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(_shape(described)).as_proto())
+    part_twins(graph, weights)
     expand_new_axes(graph)
     compare_signs(graph)
     tame_softplus(graph)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mh_edge_tflite.attention import additive, attend, join_heads, positions, split_heads
+from mh_edge_tflite.attention import additive, attend, hidden, join_heads, positions, split_heads
 from mh_edge_tflite.context import Inputs, Masks, Tensor, dense, reshape, sizes
 
 UNSEEN = 0.7 * float(np.finfo(np.float32).max)
@@ -25,12 +25,9 @@ SUBTRACTED = 1e9
 """What Attention and AdditiveAttention subtract in float32."""
 
 
-def hidden(mask: Tensor | None, axis: int | None = None) -> Tensor | None:
-    """Where a Keras mask is false; a mask (batch, time) gets an axis of 1 after time (2, of queries) or before (1)."""
-    if mask is None:
-        return None
-    inverted = tf.logical_not(tf.cast(mask, tf.bool))
-    return inverted if axis is None else tf.expand_dims(inverted, axis)
+def unseen(mask: Tensor | None, *axes: int) -> Tensor | None:
+    """`hidden`, if there is a mask."""
+    return None if mask is None else hidden(mask, *axes)
 
 
 def future(query: Tensor, key: Tensor) -> Tensor:
@@ -54,13 +51,14 @@ def lower_heads(layer: Any, given: Mapping[str, Any], query_mask: Tensor | None,
     """
     query, value = given["query"], given["value"]
     key = value if given.get("key") is None else given["key"]
+    explicit = given.get("attention_mask")
     reasons = (
-        hidden(query_mask, 2),
-        hidden(given.get("value_mask"), 1),
-        hidden(given.get("key_mask"), 1),
+        unseen(query_mask, 1, 3),
+        unseen(given.get("value_mask"), 1, 1),
+        unseen(given.get("key_mask"), 1, 1),
         future(query, value) if given.get("use_causal_mask") else None,
         None if window is None else tf.abs(positions(query, axis=-2) - positions(value, axis=-1)) >= window,
-        hidden(given.get("attention_mask")),
+        unseen(explicit, *[-3] * (0 if explicit is None else 4 - explicit.shape.rank)),
     )
     q, k, v = (
         split_heads(_projected(x, part), part.kernel.shape[1])
@@ -129,7 +127,7 @@ def lower_scored(
     """
     query, value, key = (*inputs, inputs[1])[:3]
     causal = future(query, key) if given.get("use_causal_mask") else None
-    mask = hiding((hidden(masks[1], 1), causal), SUBTRACTED)
+    mask = hiding((unseen(masks[1], 1), causal), SUBTRACTED)
     found = scores(layer, query, key)
     weights = tf.nn.softmax(found if mask is None else found + mask)
     output = tf.matmul(weights, value)

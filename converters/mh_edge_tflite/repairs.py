@@ -1,11 +1,56 @@
-"""What TensorFlow's converter gets wrong for common layers, put into a form that it gets right."""
+"""What TensorFlow's converter, or a delegate, gets wrong for common layers, put into a form that it gets right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
+
+TWINS = frozenset({"LogicalOr", "LogicalAnd", "BatchMatMulV2"})
+"""Operations that must not read one tensor twice: of masks that two branches hand to a sum, of q = k in attention."""
+
+
+def part_twins(graph: Any, weights: Collection[str]) -> None:
+    """x or x, x and x -> x; x xᵀ -> (x / 2) (2 x)ᵀ, which is exact, in place; also of tensors that are computed alike,
+    of which the converter makes one. weights: names of constants that are known by them.
+
+    LiteRT's GPU accelerator takes no operation on one tensor twice but sums and products by element, and ends the whole
+    process over such a BATCH_MATMUL. The converter takes away a transposition, a copy or a factor of 1.
+    """
+    nodes = {node.name: node for node in graph.node}
+    same: dict[tuple[Any, ...], str] = {}
+    names: dict[str, str] = {}
+    turned: dict[str, str] = {}
+    for node in list(graph.node):
+        inputs = tuple(names.get(name.removesuffix(":0"), name) for name in node.input)
+        if node.op in TWINS and len({turned.get(name, name) for name in inputs}) == 1:
+            _part(graph, node)
+        if node.op == "Identity" or (node.op == "Mul" and _is_one(nodes.get(inputs[1]))):
+            names[node.name] = inputs[0]
+        elif node.op == "Placeholder" or node.name in weights:
+            names[node.name] = node.name
+        else:
+            attributes = tuple((key, node.attr[key].SerializeToString(deterministic=True)) for key in sorted(node.attr))
+            names[node.name] = same.setdefault((node.op, inputs, attributes), node.name)
+        if node.op == "Transpose":
+            turned[names[node.name]] = turned.get(inputs[0], inputs[0])
+
+
+def _is_one(node: Any) -> bool:
+    return node is not None and node.op == "Const" and bool((tf.make_ndarray(node.attr["value"].tensor) == 1).all())
+
+
+def _part(graph: Any, node: Any) -> None:
+    (x, twin), kind = node.input, node.attr["T"].type
+    if node.op != "BatchMatMulV2":
+        _become(node, "Identity", x, kind=tf.bool.as_datatype_enum)
+    elif tf.as_dtype(kind).is_floating:
+        for place, (source, factor) in enumerate(((x, 0.5), (twin, 2.0))):
+            scaled = graph.node.add(name=f"{node.name}/twin_{place}")
+            by = _constant(graph.node, f"{scaled.name}/factor", factor, tf.as_dtype(kind))
+            _become(scaled, "Mul", source, by, kind=kind)
+            node.input[place] = scaled.name
 
 
 def expand_new_axes(graph: Any) -> None:

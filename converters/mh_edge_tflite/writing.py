@@ -76,7 +76,7 @@ def finished(content: bytes, kernels: Kernels, signature: Signature, rules: Mapp
 
 
 def _put_masks_first(main: Any) -> None:
-    """What reads the model's inputs alone and makes booleans or integers of them becomes the first operations.
+    """What reads the model's inputs alone, and booleans or integers there or makes them, becomes the first operations.
 
     A runtime with a delegate begins with the kind of the first operation, all of it that can be computed. The converter
     orders by names: were a product of an input the first, XNNPACK would compute it in a partition of its own, before
@@ -85,8 +85,9 @@ def _put_masks_first(main: Any) -> None:
     made = {index for operator in main.operators for index in operator.outputs}
 
     def waits(operator: Any) -> bool:
-        free = made.isdisjoint(() if operator.inputs is None else operator.inputs)
-        return not (free and any(main.tensors[index].type in UNTAKEN for index in operator.outputs))
+        read = set(() if operator.inputs is None else operator.inputs)
+        kinds = {main.tensors[index].type for index in [*(read & set(main.inputs)), *operator.outputs]}
+        return not (made.isdisjoint(read) and kinds & UNTAKEN)
 
     main.operators.sort(key=waits)
 

@@ -37,3 +37,14 @@ def operations(path: Path) -> Counter:
 def tables(path: Path) -> Any:
     """The whole file as objects of TFLite's schema."""
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+
+
+def twins(path: Path) -> list[str]:
+    """Products and boolean operations of one tensor with itself, which LiteRT's GPU accelerator does not survive, or
+    does not take.
+    """
+    model = tables(path)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    parted = {getattr(schema.BuiltinOperator, name) for name in ("BATCH_MATMUL", "LOGICAL_AND", "LOGICAL_OR")}
+    found = [one for graph in model.subgraphs for one in graph.operators if codes[one.opcodeIndex] in parted]
+    return [str(one.inputs) for one in found if len(set(one.inputs)) < len(one.inputs)]

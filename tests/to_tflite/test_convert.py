@@ -17,10 +17,10 @@ from ai_edge_litert.interpreter import Interpreter
 
 import mh_edge_tflite
 from mh_edge.inspection import inspect
-from mh_edge.layers import MultiHead, MultiHeadAttention
+from mh_edge.layers import MultiHead, MultiHeadAttention, ScaledDotProductAttention
 from mh_edge.program import program
 from mh_edge.runtimes import open_session
-from to_tflite.conversion import convert, operations, proven, tables
+from to_tflite.conversion import convert, operations, proven, tables, twins
 
 layers = keras.layers
 
@@ -115,7 +115,27 @@ def along_axis_one():
 
 
 MODELS = (several, of_dict, nested, shared, called, dropped, gelu, causal, convolutions, constants, classes)
-MODELS += (softplus, along_axis_one)
+
+
+def of_itself():
+    """q = k, products of a tensor with itself and of two that are computed alike, masks that are one."""
+    x = keras.Input((None, 4), name="x")
+    kept = layers.Masking()(x)
+    narrow, dense = keras.Input((None, 1), name="narrow"), layers.Dense(3)
+    added = layers.Add()([layers.Activation("tanh")(kept), kept])
+    return keras.Model(
+        [x, narrow],
+        [
+            layers.Attention()([kept, kept], use_causal_mask=True),
+            ScaledDotProductAttention()(narrow),
+            layers.Dot(2)([x, x]),
+            keras.ops.matmul(dense(x), keras.ops.transpose(dense(x), (0, 2, 1))),
+            layers.GlobalAveragePooling1D()(added),
+        ],
+    )
+
+
+MODELS += (softplus, along_axis_one, of_itself)
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
@@ -123,6 +143,7 @@ def test_models_of_every_kind(build, tmp_path):
     keras.utils.set_random_seed(1)
     result = proven(build(), tmp_path / "model.tflite")
     assert result.passed, result.to_json()
+    assert not twins(tmp_path / "model.tflite")
 
 
 def test_the_file_has_keras_names_in_keras_order(tmp_path):

@@ -30,8 +30,8 @@ APART_WHEN_FREE = {"additive", "additive_attention"}
 
 def partitions(path):
     interpreter = Interpreter(str(path))
-    (described,) = interpreter.get_input_details()
-    interpreter.resize_tensor_input(described["index"], [1, STEPS, WIDTH])
+    for described in interpreter.get_input_details():
+        interpreter.resize_tensor_input(described["index"], [1, STEPS, WIDTH][: len(described["shape"])])
     interpreter.allocate_tensors()
     # The interpreter has no public list of its operations.
     return [operation["op_name"] for operation in interpreter._get_ops_details()].count("DELEGATE")
@@ -44,3 +44,11 @@ def test_masked_attention_is_one_partition(name, steps, tmp_path):
     model = keras.Model(x, LAYERS[name](layers.Masking()(x)))
     _, path = convert(model, tmp_path / "model.tflite")
     assert partitions(path) == (2 if steps is None and name in APART_WHEN_FREE else 1)
+
+
+@pytest.mark.parametrize("steps", [STEPS, None], ids=["fixed", "free"])
+def test_with_a_mask_that_is_an_input(steps, tmp_path):
+    x, valid = keras.Input((steps, WIDTH), name="x"), keras.Input((steps,), dtype="bool", name="valid")
+    model = keras.Model([x, valid], MultiHeadAttention(2)([x, x, x], mask=[None, valid, None]))
+    _, path = convert(model, tmp_path / "model.tflite")
+    assert partitions(path) == 1

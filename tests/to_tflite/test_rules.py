@@ -12,7 +12,7 @@ from mh_edge.rulecheck import build_case
 from mh_edge.rules import rules_for
 from mh_edge.runtimes import open_session
 from mh_edge.verification import verify
-from to_tflite.conversion import convert, operations, proven, tables
+from to_tflite.conversion import convert, operations, proven, tables, twins
 
 CASES = [pytest.param(rule, case, id=f"{rule.name}-{case.name}") for rule in rules_for("tflite") for case in rule.cases]
 
@@ -60,6 +60,7 @@ def test_case(rule, case, tmp_path):
     graphs = tables(path).subgraphs
     assert not any(tensor.isVariable for graph in graphs for tensor in graph.tensors)
     results = [graph.tensors[operator.outputs[0]].name for graph in graphs for operator in graph.operators]
+    assert not twins(path)
     inside = [name for name in results if f"mh_edge.{rule.name}".encode() in name]
     assert inside or len(results) == 1  # the only operation has the name of the output
 

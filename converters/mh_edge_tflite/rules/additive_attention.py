@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mh_edge.keras_attention import OF_SCORES, overridden
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.attention import pairs
+from mh_edge_tflite.attention import BOOLEAN, pairs
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
 from mh_edge_tflite.keras_attention import lower_scored
 
@@ -30,7 +30,7 @@ def _model(masked: bool, call: dict[str, Any] | None = None, **options: Any) -> 
     ),
     cases=(
         Case("self", lambda: _model(False), ops={"TANH": 1, "FULLY_CONNECTED": 1, "SOFTMAX": 1}, absent=("SHAPE",)),
-        Case("masked", lambda: _model(True), ops={"SOFTMAX": 1, "BATCH_MATMUL": 1}, absent=("SHAPE",)),
+        Case("masked", lambda: _model(True), ops={"CAST": 1, "BATCH_MATMUL": 1}, absent=("SHAPE", *BOOLEAN)),
         Case("history", lambda: _model(True, {"use_causal_mask": True}), ops={"SOFTMAX": 1}, absent=("CUMSUM",)),
         Case("no_scale", lambda: _model(True, use_scale=False), ops={"SUM": 1}),
     ),

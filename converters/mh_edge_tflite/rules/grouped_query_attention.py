@@ -8,6 +8,7 @@ import keras
 
 from mh_edge.keras_attention import declined
 from mh_edge.rules import Case, rule
+from mh_edge_tflite.attention import BOOLEAN
 from mh_edge_tflite.context import Context, Inputs, Masks
 from mh_edge_tflite.keras_attention import lower_heads
 
@@ -42,7 +43,7 @@ CAUSAL = {"use_causal_mask": True}
     applies=lambda layer: declined(layer, keras.layers.GroupQueryAttention),
     cases=(
         Case("self", lambda: _model(False), ops={"FULLY_CONNECTED": 4, "BATCH_MATMUL": 2, "ADD": 0}, absent=STATIC),
-        Case("masked", lambda: _model(True), ops={"SOFTMAX": 1, "BATCH_MATMUL": 2}, absent=("TILE", "CUMSUM")),
+        Case("masked", lambda: _model(True), ops={"CAST": 1, "BATCH_MATMUL": 2}, absent=("TILE", "CUMSUM", *BOOLEAN)),
         Case("history", lambda: _model(True, CAUSAL), ops={"SOFTMAX": 1, "ADD": 1}, absent=("TILE", "CUMSUM")),
         Case("fixed", lambda: _model(False, CAUSAL, steps=5), ops={"ADD": 1}, absent=("RANGE", "CAST", *STATIC)),
         Case("window", lambda: _model(False, sliding_window=3, use_gate=True), ops={"LOGISTIC": 1, "SOFTMAX": 1}),

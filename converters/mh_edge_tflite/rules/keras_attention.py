@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mh_edge.keras_attention import OF_SCORES, overridden
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.attention import pairs
+from mh_edge_tflite.attention import BOOLEAN, pairs
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor
 from mh_edge_tflite.keras_attention import lower_scored
 
@@ -35,8 +35,16 @@ CAUSAL = {"use_causal_mask": True}
     keras.layers.Attention,
     applies=lambda layer: overridden(layer, keras.layers.Attention, (*OF_SCORES, "compute_mask")),
     cases=(
-        Case("self", lambda: _model(False), ops={"BATCH_MATMUL": 2, "SOFTMAX": 1}, absent=("SHAPE",)),
-        Case("masked", lambda: _model(True), ops={"BATCH_MATMUL": 2}, absent=("SHAPE", "SELECT_V2")),
+        # The two MUL are no scale: q = k is parted in two tensors.
+        Case("self", lambda: _model(False), ops={"BATCH_MATMUL": 2, "SOFTMAX": 1, "MUL": 2}, absent=("SHAPE",)),
+        # Untrained, the scale is 1, and the converter takes it away.
+        Case("scaled", lambda: _model(False, use_scale=True), ops={"BATCH_MATMUL": 2, "MUL": 2}, absent=("SHAPE",)),
+        Case(
+            "masked",
+            lambda: _model(True),
+            ops={"BATCH_MATMUL": 2, "CAST": 1, "SUB": 1},
+            absent=("SHAPE", "SELECT_V2", *BOOLEAN),
+        ),
         Case("causal", lambda: _model(False, CAUSAL), ops={"SOFTMAX": 1, "CUMSUM": 0}, absent=("SELECT_V2",)),
         Case("history", lambda: _model(True, {"return_attention_scores": True, **CAUSAL}), ops={"SOFTMAX": 1}),
         Case("three", _three, ops={"SOFTMAX": 1}),

@@ -8,6 +8,7 @@ import keras
 
 from mh_edge.keras_attention import declined
 from mh_edge.rules import Case, rule
+from mh_edge_tflite.attention import BOOLEAN
 from mh_edge_tflite.context import Context, Inputs, Masks
 from mh_edge_tflite.keras_attention import lower_heads
 
@@ -53,7 +54,9 @@ CAUSAL = {"use_causal_mask": True}
     applies=lambda layer: declined(layer, keras.layers.MultiHeadAttention),
     cases=(
         Case("self", lambda: _model(False), ops={"FULLY_CONNECTED": 4, "BATCH_MATMUL": 2, "ADD": 0}, absent=STATIC),
-        Case("masked", lambda: _model(True), ops={"SOFTMAX": 1, "BATCH_MATMUL": 2, "CAST": 2}, absent=STATIC),
+        Case(
+            "masked", lambda: _model(True), ops={"SOFTMAX": 1, "BATCH_MATMUL": 2, "CAST": 1}, absent=(*STATIC, *BOOLEAN)
+        ),
         Case("history", lambda: _model(True, CAUSAL), ops={"SOFTMAX": 1, "ADD": 1}, absent=("CUMSUM",)),
         Case("causal", lambda: _model(False, CAUSAL), ops={"SOFTMAX": 1, "ADD": 1}, absent=("SELECT_V2",)),
         Case("fixed", lambda: _model(False, CAUSAL, steps=5), ops={"ADD": 1}, absent=("RANGE", "CAST", *STATIC)),

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mh_edge.layers import MultiHeadAttention
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.attention import attend, each_role, join_heads, key_and_order_mask, split_heads
+from mh_edge_tflite.attention import BOOLEAN, attend, each_role, join_heads, key_and_order_mask, split_heads
 from mh_edge_tflite.context import Context, Inputs, Masks, dense
 
 
@@ -35,7 +35,7 @@ STATIC = ("SHAPE", "GATHER", "PACK", "STRIDED_SLICE")
     MultiHeadAttention,
     cases=(
         Case("self", lambda: _model(False), ops={"FULLY_CONNECTED": 4, "BATCH_MATMUL": 2, "SOFTMAX": 1}, absent=STATIC),
-        Case("masked", lambda: _model(True), ops={"SOFTMAX": 1, "BATCH_MATMUL": 2}, absent=STATIC),
+        Case("masked", lambda: _model(True), ops={"SUB": 1, "CAST": 1, "BATCH_MATMUL": 2}, absent=(*STATIC, *BOOLEAN)),
         Case("history", lambda: _model(True, history_only=True, activation="gelu"), ops={"SOFTMAX": 1}),
         Case("fixed", lambda: _model(False, steps=5, history_only=True), ops={"SOFTMAX": 1}, absent=("RANGE", *STATIC)),
         Case("weights", lambda: _model(True, return_attention=True, activation=None), ops={"SOFTMAX": 1}),

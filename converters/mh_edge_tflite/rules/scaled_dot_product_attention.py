@@ -8,7 +8,7 @@ import keras
 
 from mh_edge.layers import ScaledDotProductAttention
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.attention import attend, each_role, key_and_order_mask
+from mh_edge_tflite.attention import BOOLEAN, attend, each_role, key_and_order_mask
 from mh_edge_tflite.context import Context, Inputs, Masks
 
 
@@ -29,7 +29,12 @@ def _three() -> keras.Model:
     ScaledDotProductAttention,
     cases=(
         Case("self", lambda: _model(False), ops={"BATCH_MATMUL": 2, "SOFTMAX": 1}, absent=("SHAPE",)),
-        Case("masked", lambda: _model(True, return_attention=True), ops={"BATCH_MATMUL": 2}, absent=("SHAPE",)),
+        Case(
+            "masked",
+            lambda: _model(True, return_attention=True),
+            ops={"BATCH_MATMUL": 2, "CAST": 1},
+            absent=("SHAPE", *BOOLEAN),
+        ),
         Case("history", lambda: _model(True, history_only=True), ops={"SOFTMAX": 1}),
         Case("three", _three, ops={"SOFTMAX": 1}, absent=("SHAPE",)),
     ),

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mh_edge.layers import SeqSelfAttention
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.attention import additive, pairs, positions
+from mh_edge_tflite.attention import BOOLEAN, additive, hidden, pairs, positions
 from mh_edge_tflite.context import Context, Inputs, Masks, Tensor, dense
 
 
@@ -24,7 +24,12 @@ def _model(masked: bool, **options: Any) -> keras.Model:
     SeqSelfAttention,
     cases=(
         Case("additive", lambda: _model(False), ops={"SOFTMAX": 1, "TANH": 1}, absent=("SHAPE",)),
-        Case("masked", lambda: _model(True, return_attention=True), ops={"SOFTMAX": 1}, absent=("SHAPE",)),
+        Case(
+            "masked",
+            lambda: _model(True, return_attention=True),
+            ops={"SOFTMAX": 1, "CAST": 1},
+            absent=("SHAPE", *BOOLEAN),
+        ),
         Case("window", lambda: _model(True, attention_width=3), ops={"SOFTMAX": 1}),
         Case("history", lambda: _model(True, history_only=True, attention_activation="sigmoid"), ops={"SOFTMAX": 1}),
         Case(
@@ -45,8 +50,7 @@ def lower(ctx: Context, layer: SeqSelfAttention, inputs: Inputs, masks: Masks) -
     if layer.attention_width is not None:
         reasons.append(additive(_outside(x, layer.attention_width, layer.history_only)))
     if masks[0] is not None:
-        masked = tf.logical_not(tf.cast(masks[0], tf.bool))
-        reasons.append(additive(tf.logical_and(tf.expand_dims(masked, 2), tf.expand_dims(masked, 1))))
+        reasons.append(hidden(masks[0], 2) * additive(hidden(masks[0], 1)))
     scores = layer.attention_activation(_additive(layer, x) if layer.Wt is not None else _multiplicative(layer, x))
     for reason in reasons:
         scores = scores + reason

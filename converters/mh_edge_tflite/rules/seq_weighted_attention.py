@@ -10,7 +10,7 @@ import tensorflow as tf
 from mh_edge.layers import SeqWeightedAttention
 from mh_edge.layers.seq_weighted_attention import EPSILON
 from mh_edge.rules import Case, rule
-from mh_edge_tflite.attention import additive
+from mh_edge_tflite.attention import BOOLEAN, additive, hidden
 from mh_edge_tflite.context import Context, Inputs, Masks, dense, reshape, sizes
 
 
@@ -25,7 +25,9 @@ def _model(masked: bool, **options: Any) -> keras.Model:
     SeqWeightedAttention,
     cases=(
         Case("plain", lambda: _model(False), ops={"EXP": 1, "BATCH_MATMUL": 1}, absent=("SHAPE",)),
-        Case("masked", lambda: _model(True, return_attention=True), ops={"EXP": 1}, absent=("SHAPE",)),
+        Case(
+            "masked", lambda: _model(True, return_attention=True), ops={"EXP": 1, "CAST": 1}, absent=("SHAPE", *BOOLEAN)
+        ),
         Case("no_bias", lambda: _model(True, use_bias=False), ops={"EXP": 1}),
     ),
 )
@@ -35,7 +37,7 @@ def lower(ctx: Context, layer: SeqWeightedAttention, inputs: Inputs, masks: Mask
     (x,) = inputs
     scores = tf.squeeze(dense(x, layer.W, layer.b), -1)
     if masks[0] is not None:
-        scores = scores + additive(tf.logical_not(tf.cast(masks[0], tf.bool)))
+        scores = scores + additive(hidden(masks[0]))
     exponentials = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
     weights = exponentials / (tf.reduce_sum(exponentials, axis=-1, keepdims=True) + EPSILON)
     # The weighted sum as a product of (1, time) and (time, dim): one kernel, no (time, dim) in between.
