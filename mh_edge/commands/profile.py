@@ -120,9 +120,13 @@ def profile(
     from mh_edge.runtimes import BASELINE
 
     if html is not None:
+        from mh_edge.artifact import manifest_path
         from mh_edge.profiling import report
+        from mh_edge.runtimes.ort.contents import files_beside
 
-        report.check_target(html)
+        beside = [one for path in artifacts for one in (path, manifest_path(path), *files_beside(path))]
+        read = (baseline, options["feeds"], options["benchmark_binary"])
+        report.check_target(html, [*beside, *(one for one in read if one is not None)])
     loading = {"import": ",".join(custom_modules)} | ({"unsafe": "1"} if unsafe else {})
     found = profiling.profile(
         artifacts,

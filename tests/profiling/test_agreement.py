@@ -32,10 +32,10 @@ def test_zeros_are_found_out() -> None:
 
 
 def test_what_is_allowed_depends_on_the_numbers_computed_in() -> None:
-    off = [1.0, 1.0 + 0.5 * ALLOWED["float16"]]
-    assert judged([1.0, 1.0], off, "float16").equal
-    assert not judged([1.0, 1.0], off, "float32").equal
-    assert judged([1.0, 1.0], off, "float32", allowed=0.5).equal
+    off = [0.5, 1.0 + 0.5 * ALLOWED["float16"]]
+    assert judged([0.5, 1.0], off, "float16").equal
+    assert not judged([0.5, 1.0], off, "float32").equal
+    assert judged([0.5, 1.0], off, "float32", allowed=0.5).equal
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -47,9 +47,45 @@ def test_what_is_not_finite_must_be_in_the_same_places(value: float) -> None:
     assert judged([1.0, math.inf], [1.0, -math.inf]).equal is False
 
 
-def test_an_output_of_nothing_but_zeros_must_be_zeros() -> None:
-    assert judged([0.0, 0.0], [0.0, 0.0]).equal
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ([0.0, 0.0], "every number of 'y' is 0"),
+        ([0], "every number of 'y' is 0"),
+        ([2.5, 2.5], "every number of 'y' is 2.5"),
+        ([True, True], "every number of 'y' is 1"),
+        ([math.nan, math.nan], "no number of 'y' is finite"),
+        ([math.inf, -math.inf], "no number of 'y' is finite"),
+        ([3.0, math.nan, 3.0], "every number of 'y' is 3"),
+        (np.zeros((0, 4)), "'y' is empty"),
+        (["a", "b"], "'y' holds no numbers, but text"),
+    ],
+)
+def test_what_is_the_same_whatever_is_computed_proves_nothing(value: object, why: str) -> None:
+    found = judged(value, value)
+    assert (found.equal, found.why) == (None, f"{why} on 'cpu', which proves nothing")
+    one, telling = np.asarray(value), np.array([1.0, 2.0])
+    both = {"y": one, "z": telling}
+    assert compare([both], [both], {}, "float32", "cpu").equal, "another output proves something"
+    assert compare([both], [{"y": one, "z": telling * 1.1}], {}, "float32", "cpu").equal is False
+
+
+def test_what_proves_nothing_can_be_wrong_all_the_same() -> None:
     assert judged([0.0, 0.0], [0.0, 1e-9]).equal is False
+    assert judged([math.nan, math.nan], [0.0, 0.0]).equal is False
+    assert judged([2.5, 2.5], [2.5, 2.6]).equal is False
+
+
+def test_one_number_proves_something_and_so_do_feeds_that_differ() -> None:
+    assert judged([2.5], [2.5]).equal
+    feeds = [{"y": np.full(3, number)} for number in (1.0, 2.0)]
+    assert compare(feeds, feeds, {}, "float32", "cpu").equal
+
+
+def test_complex_numbers_have_two_parts() -> None:
+    assert judged([1 + 2j, 3j], [1 + 2j, 3j]).equal
+    found = judged([1 + 2j, 4j], [1 + 2j, 5j], "integers")
+    assert (found.equal, found.error, found.at, found.expected, found.got) == (False, 0.25, "y[1, 1]", 4.0, 5.0)
 
 
 def test_whole_numbers_and_booleans_are_counted() -> None:
@@ -76,8 +112,22 @@ def test_the_scale_is_that_of_all_feeds_and_the_worst_output_counts() -> None:
 
 def test_other_shapes_and_missing_outputs_are_no_numbers() -> None:
     assert judged([1.0, 2.0], [1.0]).why == "the output 'y' has the shape (1,), expected (2,)"
-    found = compare([{"y": np.ones(1)}], [{"z": np.ones(1)}], {}, "float32", "cpu")
-    assert (found.equal, found.why) == (False, "the output 'y' is missing")
+    one, two = {"y": np.ones(1)}, {"y": np.ones(1), "z": np.ones(1)}
+    found = compare([two, two], [two, one], {}, "float32", "cpu")
+    assert (found.equal, found.error, found.why) == (False, None, "the output 'z' is missing")
+    found = compare([one], [two], {}, "float32", "cpu")
+    assert (found.equal, found.why) == (False, "there is an output 'z', which is not expected")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [("float64", "float64"), ("float16", "float16"), ("U", "text"), ("complex64", "complex64")]
+)
+def test_another_kind_of_numbers_is_a_sentence(dtype: str, name: str) -> None:
+    numbers = np.array([1, 2], np.float32)
+    found = judged(numbers, numbers.astype(dtype))
+    assert (found.equal, found.error, found.why) == (False, None, f"the output 'y' is {name}, expected float32")
+    again = judged(numbers.astype(dtype), numbers)
+    assert again.why == f"the output 'y' is float32, expected {name}"
 
 
 @settings(max_examples=60, deadline=None)

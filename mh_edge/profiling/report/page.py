@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -54,8 +54,10 @@ def page(profile: Profile) -> str:
     return document(e("html", head, body, lang="en"))
 
 
-def check_target(path: str | Path) -> None:
-    """Raise UsageError where no page can be written, before anything is measured for it."""
+def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Raise UsageError where no page can be written, or only over one of the inputs, by whatever name, before anything
+    is measured for it.
+    """
     path = Path(path)
     if path.is_dir():
         raise UsageError(f"{str(path)!r} is a folder, so no page can be written there.", "Name a file: report.html.")
@@ -63,6 +65,12 @@ def check_target(path: str | Path) -> None:
         raise UsageError(f"{str(path)!r} is no ordinary file.", "Name a file: report.html.")
     if not path.parent.is_dir():
         raise UsageError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}.", "Make it first.")
+    for one in inputs:
+        if path.exists() and os.path.exists(one) and path.samefile(one):
+            raise UsageError(
+                f"the page {str(path)!r} would be written over {str(one)!r}, which is measured or read.",
+                "Name another file: report.html.",
+            )
 
 
 def write(profile: Profile, path: str | Path) -> None:

@@ -45,7 +45,9 @@ def precision(path: Path) -> str:
 
 
 def files_beside(path: Path) -> tuple[Path, ...]:
-    """The files in which weights of an .onnx file lie, as far as they are there; none for what cannot be read."""
+    """The files in which weights of an .onnx file lie, as far as they are there; none for what is none."""
+    if path.suffix.lower() != ".onnx":
+        return ()
     found: dict[Path, None] = {}
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
