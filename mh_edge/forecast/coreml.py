@@ -100,6 +100,8 @@ VERSIONS = dict.fromkeys(
 """The newest version of each operation that it takes. RESHAPE it takes for Core ML 2 only."""
 
 VALUE = {"TRANSPOSE_CONV": 2}
+QUANTIZED = frozenset({"int8", "uint8", "int16"})
+"""Types that quantizing makes; float files compute indices in others."""
 ONE_SAMPLE = "more than one row: its FULLY_CONNECTED takes a single vector"
 
 
@@ -112,7 +114,8 @@ def _listed(node: Node, graph: Graph) -> Refusal | None:
         return Refusal(f"version {node.version} of the operation, {known} is the newest that it knows")
     value = node.input(VALUE.get(node.op, 0))
     if value is not None and value.dtype != "float32":
-        return Refusal(f"dtype {value.dtype}", "the float file, or quantize --scheme fp16")
+        mends = "the float file, or quantize --scheme fp16" if value.dtype in QUANTIZED else ""
+        return Refusal(f"dtype {value.dtype}", mends)
     return None
 
 

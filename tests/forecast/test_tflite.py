@@ -130,6 +130,17 @@ def test_core_ml_takes_one_row(tmp_path: Path) -> None:
         assert forecast(path, ["coreml"])["coreml"].nodes == taken
 
 
+@pytest.mark.parametrize(("dtype", "mended"), [("int8", True), ("int32", False), ("int64", False)])
+def test_core_ml_takes_floats_and_only_quantized_files_have_some_to_offer(
+    dtype: str, mended: bool, tmp_path: Path
+) -> None:
+    """Integers of 32 bits are indices, which the float file computes, too."""
+    path = tflite(tmp_path / "m.tflite", [("ADD", [0, 0], [1])], [(dtype, [4], False)] * 2, [0], [1])
+    (blocker,) = forecast(path, ["coreml"])["coreml"].blockers
+    assert blocker.reason == f"dtype {dtype}"
+    assert ("the float file" in blocker.fix) == mended
+
+
 def test_names_and_what_does_not_apply(tmp_path: Path) -> None:
     path = tmp_path / "square.tflite"
     path.write_bytes(SQUARE_TFLITE)
