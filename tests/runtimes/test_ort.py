@@ -113,7 +113,7 @@ def test_a_provider_that_compiles_says_its_partitions_itself() -> None:
 def test_nothing_on_the_device_is_no_partition() -> None:
     found = placed(nodes(("A", CPU)), OTHER, "proof")
     assert (found.on_device, found.partitions, found.whole) == (0, 0, False)
-    assert placed([], OTHER, "proof").whole is False
+    assert placed([], OTHER, "proof").whole, "where no node is left to run, none ran elsewhere"
 
 
 def test_edges_are_those_of_the_graph_and_of_its_bodies(loop: Path, tmp_path: Path) -> None:
