@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mh_edge.profiling.report.entries import Entry, first_timed, listed
+from mh_edge.profiling.report.entries import Entry, first_timed, listed, ticks, time
 from mh_edge.profiling.report.html import Element, e
 from mh_edge.profiling.report.svg import LARGEST, Scale, axis, chart, grid, is_length, line, path, stretched
 from mh_edge.profiling.result import Latency, Profile
@@ -43,7 +43,7 @@ def section(profile: Profile, rows: tuple[Entry, ...]) -> Element | None:
             e(
                 "div",
                 e("div"),
-                e("div", axis(scale, first.tick), class_="track"),
+                e("div", axis(scale, ticks(scale)), class_="track"),
                 class_="lane ruler",
                 aria_hidden="true",
             ),
@@ -90,7 +90,7 @@ def _noise(profile: Profile, first: Latency, scale: Scale) -> Element | None:
 
 
 def _lane(one: Entry, found: Latency, known: list[float], scale: Scale, band: Element | None) -> Element:
-    shown = ", ".join(f"{name} {one.time(value)}" for name, value in _percentiles(found))
+    shown = ", ".join(f"{name} {time(value)}" for name, value in _percentiles(found))
     words = f"{one.label}: {shown}, of {found.calls:,} calls"
     kept = known[1 : TAIL + 1]
     curve = density(kept, scale) if len(kept) > 1 else []
@@ -120,7 +120,7 @@ def _lane(one: Entry, found: Latency, known: list[float], scale: Scale, band: El
 
 def _figures(one: Entry, found: Latency, known: list[float]) -> Element:
     pairs = [*_percentiles(found), *(("slowest", value) for value in known[-1:])]
-    figures = [e("span", f"{name} ", e("b" if name == "p50" else "span", one.time(value))) for name, value in pairs]
+    figures = [e("span", f"{name} ", e("b" if name == "p50" else "span", time(value))) for name, value in pairs]
     calls = e("span", f"{found.calls:,} call{'s' if found.calls != 1 else ''}")
     return e("span", *(part for figure in (*figures, calls) for part in (figure, " ")), class_="figures")
 

@@ -30,12 +30,9 @@ def page(profile: Profile) -> str:
     ]
     files, devices = dict.fromkeys(one.name for one in rows), dict.fromkeys(row.device for row in profile.rows)
     title = f"Profile of {_counted(files, 'file')} on {_counted(devices, 'device')}"
-    troubles = verdict.problems(rows)
-    sections = [
-        one
-        for one in (troubles, summary.section(rows) if rows else None, *charts, _measured(profile))
-        if one is not None
-    ]
+    table = summary.section(rows) if rows else None
+    said = verdict.problems(rows), table, verdict.elsewhere(rows), verdict.notes(rows)
+    sections = [one for one in (*said, *charts, _measured(profile)) if one is not None]
     head = e(
         "head",
         e("meta", charset="utf-8"),

@@ -1,4 +1,6 @@
-"""What quantizing lost against how fast the file is: the files that no other beats in both are joined by a line."""
+"""What quantizing lost against how fast the file is: the files that no other beats in both, beyond the noise,
+are joined by a line.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
-from mh_edge.profiling.report.entries import Entry, listed
+from mh_edge.profiling.report.entries import Entry, listed, ticks, time
 from mh_edge.profiling.report.html import Element, e
 from mh_edge.profiling.report.labels import Line, Place, Spot, places, shortened
 from mh_edge.profiling.report.svg import LARGEST, Scale, axis, chart, grid, line, path, stretched
@@ -83,7 +85,8 @@ def section(rows: tuple[Entry, ...], noise: float | None) -> Element | None:
         e(
             "p",
             f"{figure.title()} as quantize measured it, on {'; '.join(on) or 'data that it does not name'}; time as "
-            "measured here. Up and to the left is better; the line joins the files that no other beats in both."
+            "measured here. Up and to the left is better; the line joins the files that no other beats in both beyond "
+            "the noise: one to the left of it is faster by less than that."
             + ("" if level is None else f" The dashed line is the float file: {figure.written(level)}."),
             class_="lead",
         ),
@@ -194,7 +197,7 @@ def _drawing(drawn: list[Point], ahead: list[Point], figure: Figure, unquantized
     )
     heights = [e("text", text, x="100%", dx="-6", y=f"{y:.3f}%", dy="4") for y, text in levels]
     ruler = e("svg", *heights, class_="heights", aria_hidden="true")
-    return e("div", ruler, plot, e("div"), axis(xs, drawn[0].entry.tick), class_="scatter")
+    return e("div", ruler, plot, e("div"), axis(xs, ticks(xs)), class_="scatter")
 
 
 def _corners(ahead: list[Point], xs: Scale, ys: Scale) -> list[Spot]:
@@ -217,7 +220,7 @@ def _marks(
     for index, (point, (x, y)) in enumerate(zip(drawn, at, strict=True)):
         yield e(
             "svg",
-            e("title", f"{point.entry.label}: {figure.written(point.y)}, {point.entry.time(point.x)}"),
+            e("title", f"{point.entry.label}: {figure.written(point.y)}, {time(point.x)}"),
             _label(narrow[index], numbers[index], "narrow" if named else ""),
             _label(wide[index], names[index], "wide") if named else None,
             e("circle", r=5, class_="point" if point in ahead else "point beaten"),
@@ -244,12 +247,12 @@ def _key(drawn: list[Point], ahead: list[Point], figure: Figure) -> Element:
             "tr",
             e("td", "●" if point in ahead else "○", f" {number}", class_="n"),
             e("th", point.entry.shown(), scope="row"),
-            e("td", point.entry.time(point.x), class_="n"),
+            e("td", time(point.x), class_="n"),
             e("td", figure.written(point.y), class_="n"),
         )
         for number, point in enumerate(drawn, 1)
     ]
     titles = ("No.", "File", "Median", figure.title())
     head = e("tr", *(e("th", title, scope="col") for title in titles))
-    caption = e("caption", "The points of the chart; ● is one that no other beats in both")
+    caption = e("caption", "The points of the chart; ● is one that no other beats in both beyond the noise")
     return e("div", e("table", caption, e("thead", head), e("tbody", *lines), class_="points"), class_="scroll")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from mh_edge.profiling.report.entries import Entry, listed
 from mh_edge.profiling.report.html import NOTHING, Element, e, foreign
 from mh_edge.runtimes.placement import Fallback, Placement
-from mh_edge.units import percent
+from mh_edge.units import portion
 
 MOST_PIECES = 60
 """Beyond so many pieces their number says more than a bar cut into them."""
@@ -72,7 +72,7 @@ def _bar(one: Entry, placement: Placement) -> Element:
         parts.append(_part("away", untold, f"{untold}", f"{untold} nodes elsewhere; the runtime does not tell which"))
     words = f"{one.label}: {share(placement)}"
     time = (
-        f"; {percent(one.row.time_share)} of the time of all operations"
+        f"; {portion(one.row.time_share)} of the time of all operations"
         if one.row.time_share is not None and not placement.whole
         else None
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mh_edge.profiling.report import placement, verdict
-from mh_edge.profiling.report.entries import Entry, first_timed, time
+from mh_edge.profiling.report.entries import Entry, first_timed, span, time
 from mh_edge.profiling.report.html import NOTHING, Child, Element, e, foreign
-from mh_edge.profiling.result import Agreement, Ratio
-from mh_edge.units import digits, human_bytes
+from mh_edge.profiling.result import Ratio
+from mh_edge.units import digits, human_bytes, percent
 
 COLUMNS = (
     "File and device", "Median", "p90", "p99", "Time ratio", "Throughput", "Load", "First run", "Memory", "File size",
@@ -15,6 +15,9 @@ COLUMNS = (
 
 NUMBERS = frozenset({"Median", "p90", "p99", "Time ratio", "Throughput", "Load", "First run", "Memory", "File size"})
 """Columns whose cells are never broken."""
+
+FINE = 1e-3
+"""What float32 may differ by; numbers that differ more are not the same ones, though they may be allowed."""
 
 
 def section(rows: tuple[Entry, ...]) -> Element:
@@ -54,9 +57,9 @@ def _line(one: Entry, is_first: bool) -> Element:
     cells: list[tuple[Child, ...]] = [
         _mean(one)
         if found is None
-        else (e("b", one.time(found.p50)), e("small", one.span(*found.interval)), _unsteady(found.steady)),
-        (one.time(None if found is None else found.p90),),
-        (one.time(None if found is None else found.p99),),
+        else (e("b", time(found.p50)), e("small", span(*found.interval)), _unsteady(found.steady)),
+        (time(None if found is None else found.p90),),
+        (time(None if found is None else found.p99),),
         _ratio(row.ratio, is_first),
         _throughput(one),
         (time(row.load_ms),),
@@ -64,7 +67,7 @@ def _line(one: Entry, is_first: bool) -> Element:
         (NOTHING if row.memory is None else human_bytes(row.memory),),
         (NOTHING if row.bytes is None else human_bytes(row.bytes),),
         _placement(one),
-        _numbers(row.agreement),
+        _numbers(one),
     ]
     named = [
         e("td", *cell, data_label=name, role="cell", class_="n" if name in NUMBERS else None)
@@ -75,7 +78,7 @@ def _line(one: Entry, is_first: bool) -> Element:
 
 def _mean(one: Entry) -> tuple[Child, ...]:
     mean = one.row.mean_ms
-    return (NOTHING,) if mean is None else (one.time(mean), e("small", "mean"))
+    return (NOTHING,) if mean is None else (time(mean), e("small", "mean"))
 
 
 def _unsteady(steady: bool | None) -> Element | None:
@@ -106,18 +109,24 @@ def _placement(one: Entry) -> tuple[Child, ...]:
     if one.row.placement is None:
         return (e("span", "not told", class_="dim"),)
     words = placement.share(one.row.placement)
-    return (e("b", "Fell back", class_="warn"), e("small", words)) if one.row.fell_back else (words,)
+    return (verdict.kind(one), e("small", words)) if one.row.fell_back else (words,)
 
 
-def _numbers(agreement: Agreement | None) -> tuple[Child, ...]:
+def _numbers(one: Entry) -> tuple[Child, ...]:
+    agreement = one.row.agreement
     if agreement is None:
         return (NOTHING,)
     if agreement.equal is None:
         return (e("span", "not compared", class_="dim"), e("small", foreign(agreement.why)) if agreement.why else None)
-    allowed = None if agreement.allowed is None else f"{agreement.allowed:.1e} is allowed"
-    error = None if agreement.error is None else e("small", f"error {agreement.error:.1e}", title=allowed)
-    if agreement.equal:
-        if agreement.error == 0:
-            return ("exactly as ", foreign(agreement.reference))
-        return ("as ", foreign(agreement.reference), error)
-    return (e("b", "WRONG, not as ", foreign(agreement.reference), class_="bad"), error)
+    reference = foreign(agreement.reference)
+    allowed = "" if agreement.allowed is None else f" ({percent(agreement.allowed)} allowed)"
+    off = None if agreement.error is None else f"off by {percent(agreement.error)} of the largest number{allowed}"
+    if not agreement.equal:
+        return (e("b", "WRONG, not as ", reference, class_="bad"), None if off is None else e("small", off))
+    if agreement.reference == one.row.device:
+        return ("is the reference",)
+    if agreement.error == 0:
+        return ("exactly as ", reference)
+    if agreement.error is not None and agreement.error > FINE:
+        return (off, e("small", "beside ", reference))
+    return ("as ", reference, None if agreement.error is None else e("small", f"error {agreement.error:.1e}"))

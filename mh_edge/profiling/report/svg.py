@@ -19,7 +19,7 @@ LOG_BEYOND = 5.0
 MARGIN = 0.04
 """Of the axis, left free at both ends, so that no mark sits on the edge."""
 
-APART = 18.0
+APART = 21.0
 """Percent of the axis between ticks: less, and their numbers would touch each other on a phone."""
 
 EDGE = 7.0
