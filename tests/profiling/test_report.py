@@ -189,7 +189,7 @@ def test_what_fell_back_and_may_not_is_what_went_wrong() -> None:
         (Agreement(True, "cpu", 0.0, 1e-3), "is the reference"),
         (Agreement(True, "xnnpack", 0.0, 1e-3), "exactly as xnnpack"),
         (Agreement(True, "xnnpack", 3.1e-7, 1e-3), "as xnnpack error 3.1e-07"),
-        (Agreement(True, "xnnpack", 0.057, 0.1), "off by 5.7% of the largest number (10.0% allowed) beside xnnpack"),
+        (Agreement(True, "xnnpack", 0.057, 0.1), "off by 5.7% of the largest number (10% allowed) beside xnnpack"),
         (Agreement(False, "xnnpack", 0.57, 0.1), "WRONG, not as xnnpack off by 57.0% of the largest number"),
     ],
 )

@@ -6,7 +6,7 @@ from mh_edge.profiling.report import placement, verdict
 from mh_edge.profiling.report.entries import Entry, first_timed, span, time
 from mh_edge.profiling.report.html import NOTHING, Child, Element, e, foreign
 from mh_edge.profiling.result import Ratio
-from mh_edge.units import digits, human_bytes, percent
+from mh_edge.units import digits, human_bytes, percent, portion
 
 COLUMNS = (
     "File and device", "Median", "p90", "p99", "Time ratio", "Throughput", "Load", "First run", "Memory", "File size",
@@ -119,7 +119,7 @@ def _numbers(one: Entry) -> tuple[Child, ...]:
     if agreement.equal is None:
         return (e("span", "not compared", class_="dim"), e("small", foreign(agreement.why)) if agreement.why else None)
     reference = foreign(agreement.reference)
-    allowed = "" if agreement.allowed is None else f" ({percent(agreement.allowed)} allowed)"
+    allowed = "" if agreement.allowed is None else f" ({portion(agreement.allowed)} allowed)"
     off = None if agreement.error is None else f"off by {percent(agreement.error)} of the largest number{allowed}"
     if not agreement.equal:
         return (e("b", "WRONG, not as ", reference, class_="bad"), None if off is None else e("small", off))
