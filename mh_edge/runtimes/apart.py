@@ -68,10 +68,10 @@ class Apart:
     Raises what the session raises, and CrashError when the process ends.
     """
 
-    def __init__(self, device: str, *, early: bool = True, patience: float = PATIENCE) -> None:
-        """early: import the runtime at once. patience: for each answer, beside the time of the calls in it."""
+    def __init__(self, device: str, *, early: bool = True, patience: float | None = None) -> None:
+        """early: import the runtime at once. patience: in place of PATIENCE."""
         self.device = device
-        self._patience = patience
+        self._patience = PATIENCE if patience is None else patience
         self._seconds = 0.0  # of a call
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(  # noqa: S603 - our own program

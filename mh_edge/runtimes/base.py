@@ -273,6 +273,10 @@ def _require_file(path: Path) -> None:
         raise InputError(f"there is no file {path}.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes).", "Write it again.")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(path)!r} is not UTF-8, and runtimes open no such file.", "Rename it.") from error
 
 
 def first_line(reason: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from mh_edge.cli import COMMANDS
 from mh_edge.commands import devices as devices_command
 from mh_edge.commit import staged
 from mh_edge.errors import ConversionError, InputError, MhEdgeError, NotEqualError, UnavailableError, UsageError
+from mh_edge.jsontext import print_json
 
 Runner = Callable[..., Any]
 
@@ -284,3 +287,22 @@ def test_inspect_shows_signature_operations_and_size(run: Runner, tmp_path: Path
     for text in ("x: float32 (2)", "316 B", "1: MUL", "NOT VERIFIED"):
         assert text in done.out
     assert run("inspect", path, "--json").json["ops"] == {"MUL": 1}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_whole_on_every_terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"artifact": os.fsdecode(b"\xff.onnx"), "unit": "\u00b5s", "ratio": "\u00d7"}
+    with io.TextIOWrapper(io.BytesIO(), encoding=encoding) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        print_json(data)
+        written = stdout.buffer.getvalue().decode(encoding)
+    assert json.loads(written) == data
+
+
+def test_a_table_is_whole_on_every_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine.Devices((machine.Device("cpu", False, "onnxruntime", None, os.fsdecode(b"5 \xc2\xb5s \xff"), ""),))
+    monkeypatch.setattr(machine, "devices", lambda names, progress: found)
+    with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert cli.main(["devices"]) == 0
+        assert rb"5 \xb5s \udcff" in stdout.buffer.getvalue()
