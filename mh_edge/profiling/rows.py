@@ -11,6 +11,7 @@ from mh_edge.errors import MhEdgeError
 from mh_edge.openings import differs, noise, typical
 from mh_edge.profiling.cases import Case
 from mh_edge.profiling.measuring import Times, failure
+from mh_edge.profiling.operations import TICK_MS
 from mh_edge.profiling.plan import Pair
 from mh_edge.profiling.result import QUANTILES, Latency, Ratio, Row
 from mh_edge.runtimes import BASELINE
@@ -20,6 +21,9 @@ ENOUGH = {50: 1, 90: 10, 99: 100}
 
 MOST_TIMES = 2.0
 """Where the operations add up to more than so many times a whole call, the profiler takes longer than they do."""
+
+VAGUE = 0.1
+"""By how much the device's share of the time may be off for what the clock did not see."""
 
 UNSTEADY = "its times did not become steady while it warmed up"
 
@@ -72,10 +76,13 @@ def _time_share(times: Times) -> float | None:
         return None
     if times.placement.whole or not times.placement.on_device:
         return float(times.placement.whole)
-    total = sum(one.ms for one in times.ops)
-    if not total or _overtimed(times):
+    here, away = (sum(one.ms for one in times.ops if one.on_device is on) for on in (True, False))
+    # Each that the clock did not see may have taken a tick.
+    more, less = (TICK_MS * sum(not one.ms for one in times.ops if one.on_device is on) for on in (True, False))
+    if not here + away or _overtimed(times):
         return None
-    return sum(one.ms for one in times.ops if one.on_device) / total
+    known = (here + more) / (here + more + away) - here / (here + away + less) <= VAGUE
+    return here / (here + away) if known else None
 
 
 def _overtimed(times: Times) -> tuple[str, ...]:

@@ -25,3 +25,10 @@ def test_a_profiler_that_slows_operations_down_tells_no_share(
     times = Times(ms=[[1.0, 1.0, 9.0]] * 5, placement=PARTLY, ops=ops)
     assert rows._time_share(times) == share
     assert rows._overtimed(times) == notes
+
+
+@pytest.mark.parametrize(("ms", "share"), [(1.0, 0.5), (0.01, None)])
+def test_a_share_that_the_clock_is_too_coarse_for_is_not_told(ms: float, share: float | None) -> None:
+    seen = OpTime("", "Tanh", "there", True, ms), OpTime("", "Cast", "here", False, ms)
+    times = Times(ms=[[9.0]], placement=PARTLY, ops=(*seen, *[OpTime("", "Add", "there", True, 0.0)] * 50))
+    assert rows._time_share(times) == share
