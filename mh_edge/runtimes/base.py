@@ -23,7 +23,7 @@ from mh_edge.signature import Signature, Tensor
 
 Feeds = Mapping[str, np.ndarray]
 
-LONGEST = 300
+LONGEST = 500
 """Of another program's message, so many characters are shown."""
 
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +74,3 @@ def test_wrong_usage_is_a_sentence(here: Path, args: list[str], message: str) ->
     assert done.returncode == 2
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_keras_as_a_baseline(here: Path) -> None:
-    make = (
-        "import keras; x = keras.Input((), name='x', batch_size=2);"
-        "keras.Model(x, keras.ops.square(x)).save('model.keras')"
-    )
-    subprocess.run([sys.executable, "-c", make], cwd=here, env=os.environ, check=True, capture_output=True)
-    (here / "one.onnx").write_bytes(SQUARE_ONNX)
-    done = run(here, "one.onnx", "--baseline", "model.keras", "--runs", "5", "--json")
-    rows = json.loads(done.stdout)["results"]
-    assert [row["device"] for row in rows] == ["cpu", "keras"]
-    assert rows[1]["error"] is None
-    assert rows[1]["ratio"] > 1
-    assert (done.returncode, rows[1]["equal"], rows[1]["placement"]) == (0, None, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +183,20 @@ def test_other_batches_are_compared_by_the_sample(squares: tuple[Path, Path], tm
     assert free.latency is not None
     assert free.ratio is not None
     assert free.ratio.ratio / (free.latency.p50 / first.latency.p50) == pytest.approx(2, rel=0.5)
+
+
+@pytest.mark.slow
+def test_keras_as_a_baseline(squares: tuple[Path, Path], tmp_path: Path) -> None:
+    make = (
+        "import keras; x = keras.Input((), name='x', batch_size=2);"
+        f"keras.Model(x, keras.ops.square(x)).save({str(tmp_path / 'model.keras')!r})"
+    )
+    subprocess.run([sys.executable, "-c", make], check=True, capture_output=True)
+    settings = {"keras": {"import": "json"}}
+    found = mh_edge.profile(squares[:1], baseline=tmp_path / "model.keras", settings=settings, **QUICK)
+    file, model = found.rows
+    assert (file.device, model.device, found.exit_code) == ("cpu", "keras", 0)
+    assert model.ratio is not None
+    assert model.ratio.ratio > 1
+    assert model.agreement is not None
+    assert (model.agreement.equal, model.placement, model.runtime[:7]) == (None, None, "Keras 3")

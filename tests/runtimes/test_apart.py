@@ -88,7 +88,7 @@ def _state(process: int) -> str:
     [
         ("fake-hanging", CrashError, r"'fake-hanging' has not answered within 2 s\.$"),
         ("fake-forking", CrashError, "was ended by signal 40, without a word$"),
-        ("fake-shouting", UnavailableError, r"the device 'fake-shouting' failed: ValueError: red  x{100,300} \.\.\.$"),
+        ("fake-shouting", UnavailableError, r"the device 'fake-shouting' failed: ValueError: red  x{100,500} \.\.\.$"),
         ("fake-silent", InputError, r"'fake-silent' gave 0 outputs for .*, whose signature has 1\.$"),
     ],
 )
