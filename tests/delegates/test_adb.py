@@ -111,7 +111,8 @@ def test_with_a_device(files: Path, fake: Fake) -> None:
     assert fake.left == []
     (fake.root / "outputs").unlink()
     row = profile(files)
-    assert (row.device, row.notes[1]) == ("adb", f"its numbers were not compared: {android.NOT_COMPARED}")
+    assert row.agreement is not None
+    assert (row.device, row.agreement.equal, row.agreement.why) == ("adb", None, android.NOT_COMPARED)
 
 
 def test_a_binary_that_ends_badly(files: Path, fake: Fake) -> None:
