@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,28 +116,29 @@ def profile(
 
     Exit code 5 when numbers are wrong, 6 when a device is not here or something fell back. Energy is not measured.
     """
-    from mh_edge import profiling
-    from mh_edge.runtimes import BASELINE
+    from mh_edge.runtimes import BASELINE, REFERENCES, SUFFIXES
+    from mh_edge.runtimes.apart import begun
 
+    # The process that runs first imports its runtime while this one imports what it needs itself.
+    first = REFERENCES.get(SUFFIXES.get(artifacts[0].suffix.lower(), ""), REFERENCES["onnx"])[0]
+    with begun(first):
+        from mh_edge import profiling
+
+        if html is not None:
+            _require_target(html, artifacts, (baseline, options["feeds"], options["benchmark_binary"]))
+        loading = {"import": ",".join(custom_modules)} | ({"unsafe": "1"} if unsafe else {})
+        found = profiling.profile(
+            artifacts,
+            devices,
+            threads=threads or None,
+            baseline=baseline,
+            settings=settings if baseline is None else {**settings, BASELINE: loading},
+            on_step=click.get_current_context().obj,
+            **options,
+        )
     if html is not None:
-        from mh_edge.artifact import manifest_path
         from mh_edge.profiling import report
-        from mh_edge.runtimes.ort.contents import files_beside
 
-        beside = [one for path in artifacts for one in (path, manifest_path(path), *files_beside(path))]
-        read = (baseline, options["feeds"], options["benchmark_binary"])
-        report.check_target(html, [*beside, *(one for one in read if one is not None)])
-    loading = {"import": ",".join(custom_modules)} | ({"unsafe": "1"} if unsafe else {})
-    found = profiling.profile(
-        artifacts,
-        devices,
-        threads=threads or None,
-        baseline=baseline,
-        settings=settings if baseline is None else {**settings, BASELINE: loading},
-        on_step=click.get_current_context().obj,
-        **options,
-    )
-    if html is not None:
         report.write(found, html)
 
     def show(console: Console) -> None:
@@ -148,3 +149,13 @@ def profile(
     return Outcome(
         {"command": "profile"} | found.to_json(), show, found.exit_code, errors=profile_tables.failures(found)
     )
+
+
+def _require_target(html: Path, artifacts: Sequence[Path], read: Sequence[Path | None]) -> None:
+    """Raise UsageError where a report cannot be written there, or would replace what is read."""
+    from mh_edge.artifact import manifest_path
+    from mh_edge.profiling import report
+    from mh_edge.runtimes.ort.contents import files_beside
+
+    beside = [one for path in artifacts for one in (path, manifest_path(path), *files_beside(path))]
+    report.check_target(html, [*beside, *(one for one in read if one is not None)])

@@ -15,16 +15,11 @@ from mh_edge.packages import version
 from mh_edge.profiling.agreement import compare
 from mh_edge.profiling.feeding import Arrays, Sizes, drawn, given
 from mh_edge.profiling.result import Agreement
-from mh_edge.runtimes import SUFFIXES, adapter
+from mh_edge.runtimes import REFERENCES, SUFFIXES, adapter
 from mh_edge.runtimes.apart import Apart, Opened
 from mh_edge.runtimes.base import PRECISIONS
 from mh_edge.runtimes.ort.contents import files_beside
 from mh_edge.signature import Signature
-
-REFERENCES = {"onnx": ("cpu",), "tflite": ("litert-builtin", "tflite-runtime", "tflite-micro")}
-"""The devices with whose numbers others are compared: of those that are installed the first. For TFLite it is the one
-without a delegate.
-"""
 
 
 @dataclass(frozen=True)

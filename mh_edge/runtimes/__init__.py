@@ -49,6 +49,11 @@ BASELINES = {BASELINE: "mh_edge.runtimes.keras:KerasSession"}
 
 BUILT_IN = DEVICES | BASELINES
 
+REFERENCES = {"onnx": ("cpu",), "tflite": ("litert-builtin", "tflite-runtime", "tflite-micro")}
+"""The devices with whose numbers others are compared: of those that are installed the first. For TFLite it is the one
+without a delegate.
+"""
+
 ENTRY_POINTS = "mh_edge.devices"
 """The group in which installed packages name further adapters: name of the device = module:Class."""
 

@@ -11,17 +11,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from mh_edge.errors import InputError, MhEdgeError, NotEqualError, UnavailableError, UsageError
 from mh_edge.jsontext import dumps
-from mh_edge.runtimes.base import Scale, first_line
 from mh_edge.runtimes.placement import OpTime, Placement
 from mh_edge.signature import Signature
+
+if TYPE_CHECKING:
+    from mh_edge.runtimes.base import Scale
 
 KINDS = {error.kind: error for error in (InputError, NotEqualError, UnavailableError, UsageError)}
 
@@ -62,6 +64,43 @@ class CrashError(UnavailableError):
     """The process of a session ended by itself."""
 
 
+_begun: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+"""Processes that wait for an Apart to take them, by device."""
+
+
+def _started(device: str, early: bool) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """The process of a device, and the file of what it prints."""
+    said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [
+            *(sys.executable, "-P", "-m", "mh_edge.runtimes.worker", device, str(os.getpid())),
+            *(["early"] if early else []),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        start_new_session=True,  # so that what it starts can be killed with it
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), *sys.path)))},
+    )
+    return process, said
+
+
+@contextlib.contextmanager
+def begun(device: str) -> Iterator[None]:
+    """Within it, the process of a device has begun to import its runtime, and the first Apart of that device takes it
+    over: for a caller that has much to import itself before.
+    """
+    _begun[device] = _started(device, early=True)
+    try:
+        yield
+    finally:
+        if left := _begun.pop(device, None):
+            process, said = left
+            process.kill()
+            process.communicate()
+            said.close()
+
+
 class Apart:
     """A device's session in a process of its own; the methods are those of `mh_edge.runtimes.worker.Worker`.
 
@@ -73,18 +112,8 @@ class Apart:
         self.device = device
         self._patience = PATIENCE if patience is None else patience
         self._seconds = 0.0  # of a call
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [
-                *(sys.executable, "-P", "-m", "mh_edge.runtimes.worker", device, str(os.getpid())),
-                *(["early"] if early else []),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            start_new_session=True,  # so that what it starts can be killed with it
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), *sys.path)))},
-        )
+        taken = _begun.pop(device, None) if early else None
+        self._process, self._said = taken or _started(device, early)
 
     def describe(self) -> dict[str, Any]:
         """What `mh_edge.runtimes.description` knows of a device."""
@@ -104,6 +133,8 @@ class Apart:
         settings: Mapping[str, str] | None = None,
     ) -> Opened:
         """Open the file."""
+        from mh_edge.runtimes.base import Scale
+
         found = self._ask(
             "open", path=str(path), threads=threads, sizes=dict(sizes or {}), settings=dict(settings or {})
         )
@@ -199,6 +230,8 @@ class Apart:
         return bytes(found)
 
     def _crashed(self) -> CrashError:
+        from mh_edge.runtimes.base import first_line
+
         try:
             code = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:

@@ -17,7 +17,7 @@ from mh_edge import machine
 from mh_edge.errors import InputError, UnavailableError
 from mh_edge.profiling import measuring, profiling
 from mh_edge.profiling.plan import pairs
-from mh_edge.runtimes import description
+from mh_edge.runtimes import apart, description
 from mh_edge.runtimes.apart import Apart, CrashError
 from mh_edge.runtimes.base import LONGEST, first_line
 from mh_edge.runtimes.description import described
@@ -244,3 +244,16 @@ def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(machine.SQUARE_ONNX)
     with Apart("cpu") as session, pytest.raises(InputError, match="is not UTF-8"):
         session.open(path)
+
+
+def test_a_process_that_was_begun_is_taken_over_once_and_a_rest_is_ended() -> None:
+    with apart.begun("cpu"):
+        process, _ = apart._begun["cpu"]
+        with Apart("cpu") as first, Apart("cpu") as second:
+            assert first._process is process
+            assert second._process is not process
+            assert first.load().startswith("ONNX Runtime ")
+    with apart.begun("cpu"):
+        process, _ = apart._begun["cpu"]
+    assert process.poll() is not None
+    assert not apart._begun
