@@ -8,6 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two processes of TensorFlow fit into 8 GB; more of them only where there is room.
 WORKERS ?= 2
 
+# Programs of the system; as root.
+APT := apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends
+
 # What the tests of delegates need beside the delegates.
 TESTS := "hypothesis>=6.100" "pytest>=8.3" "pytest-timeout>=2.3"
 
@@ -33,7 +36,7 @@ tests: .venv/dev
 
 # Sets of packages that are large, or exclude each other: an environment for each. Software Vulkan stands in for a GPU.
 test-delegates: .venv-delegates/ready .venv-delegates/vulkan/env .venv-tflite-runtime/ready .venv-cuda/ready
-	command -v adb > /dev/null || apt-get install --yes --no-install-recommends adb
+	command -v adb > /dev/null || { $(APT) adb; }
 	. .venv-delegates/vulkan/env && MH_EDGE_DEVICES="$(DELEGATES)" .venv-delegates/bin/python -m pytest tests/delegates \
 		--ignore tests/delegates/test_tflite_runtime.py --ignore tests/delegates/test_cuda.py
 	MH_EDGE_DEVICES=tflite-runtime .venv-tflite-runtime/bin/python -m pytest tests/delegates/test_tflite_runtime.py \
@@ -44,7 +47,7 @@ DELEGATES := cpu openvino webgpu qnn xnnpack litert-builtin litert-reference lit
 
 # Chromium comes from the system's packages.
 test-browser: .venv/dev
-	command -v chromium > /dev/null || apt-get install --yes --no-install-recommends chromium fonts-dejavu-core
+	command -v chromium > /dev/null || { $(APT) chromium fonts-dejavu-core; }
 	$(BIN)/python -m pytest tests/browser
 
 format: .venv/dev
