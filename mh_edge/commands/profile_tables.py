@@ -51,11 +51,12 @@ def _table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str
         return
     if console.width >= WIDE:
         tables.show(console, headers, rows)
-    for name, device, *values in rows if console.width < WIDE else ():
-        console.print(f"{name} on {device}")
-        for header, value in zip(headers[2:], values, strict=True):
-            if value != NOTHING:
-                console.print(f"  {header:<18} {value}")
+    else:
+        for name, device, *values in rows:
+            console.print(f"{name} on {device}")
+            for header, value in zip(headers[2:], values, strict=True):
+                if value != NOTHING:
+                    console.print(f"  {header:<18} {value}")
     console.print()
 
 

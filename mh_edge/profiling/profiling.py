@@ -89,11 +89,6 @@ def profile(
     if baseline is not None:
         _require_model(Path(baseline))
     _require_sense(asked, seconds, runs, rtol, binary, settings or {}, baseline is not None)
-    if binary is None and (phones := [pair.device for pair in asked if pair.android]):
-        raise UsageError(
-            f"the device {phones[0]!r} needs a benchmark binary that runs there.",
-            "Name one with --benchmark-binary: TFLite's benchmark_model, or onnxruntime_perf_test.",
-        )
     arrays = None if feeds is None else read_npz(Path(feeds))
     wanted = Asked(Sizes(batch, sequence, dims or {}), arrays, str(feeds))
     ways = _Ways(threads, runs, seconds, rtol, allow_fallback, ops, settings or {}, binary, benchmark_flags)
@@ -193,7 +188,13 @@ def _require_sense(
         raise UsageError(
             f"--device-option {unused[0]}.{key} is for a device that is not run.", f"Run are: {', '.join(sorted(run))}."
         )
-    if binary is not None and not any(pair.android for pair in asked):
+    phones = [pair.device for pair in asked if pair.android]
+    if phones and binary is None:
+        raise UsageError(
+            f"the device {phones[0]!r} needs a benchmark binary that runs there.",
+            "Name one with --benchmark-binary: TFLite's benchmark_model, or onnxruntime_perf_test.",
+        )
+    if binary is not None and not phones:
         raise UsageError("--benchmark-binary is for Android devices, and none is named.", "Add --device adb.")
 
 

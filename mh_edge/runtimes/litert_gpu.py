@@ -56,8 +56,7 @@ class LiteRtGpuSession(CompiledSession):
 
     def _open(self) -> Signature:
         signature = super()._open()
-        if sys.platform.startswith("linux") and all(gpu.software for gpu in vulkan.gpus()):
-            self.notes = ("a software GPU on the CPU: its times say nothing about a GPU",)
+        self.notes = vulkan.notes()
         return signature
 
     def _lacks(self, said: str) -> UnavailableError | None:

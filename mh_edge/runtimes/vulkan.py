@@ -72,6 +72,11 @@ def why_none() -> tuple[str, str] | None:
     return reason, install_line()
 
 
+def notes() -> tuple[str, ...]:
+    """What must be known of times that were taken through Vulkan on this machine."""
+    return ("a software GPU on the CPU: its times say nothing about a GPU",) if only_software() else ()
+
+
 def only_software() -> bool:
     """Whether Vulkan offers nothing but software GPUs."""
     try:

@@ -52,8 +52,7 @@ class WebGpuSession(PluginSession):
 
     def _open(self) -> Signature:
         signature = super()._open()
-        if vulkan.only_software():
-            self.notes = ("a software GPU on the CPU: its times say nothing about a GPU",)
+        self.notes = vulkan.notes()
         return signature
 
     def _unreadable(self, error: Exception) -> MhEdgeError:

@@ -22,6 +22,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
+from mh_edge.arrayfiles import read_npz
 from mh_edge.errors import MhEdgeError
 from mh_edge.jsontext import dumps
 from mh_edge.runtimes import adapter
@@ -33,7 +36,6 @@ STEADY = 0.05
 
 BATCH_SECONDS = 0.02
 """How long such a batch takes at least, so that its median is that of several calls."""
-
 
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl: the signal that a process gets when its parent ends."""
@@ -81,18 +83,12 @@ class Worker:
 
     def run(self, feeds: str, outputs: str) -> dict[str, Any]:
         """Run an .npz of feeds -> an .npz of outputs."""
-        import numpy as np
-
-        from mh_edge.arrayfiles import read_npz
-
         found = self._opened.run(read_npz(Path(feeds)))
         np.savez(outputs, **found)  # type: ignore[arg-type]
         return {}
 
     def prepare(self, feeds: str) -> dict[str, Any]:
         """Keep an .npz of feeds for the calls to come, and make the first -> how long that took."""
-        from mh_edge.arrayfiles import read_npz
-
         self._feeds = dict(read_npz(Path(feeds)))
         self._call = self._opened.prepared(self._feeds)
         return {"first_ms": 1e3 * _timed(self._call)}
@@ -123,8 +119,6 @@ class Worker:
 
     def again(self, outputs: str) -> dict[str, Any]:
         """One more of the calls that were timed -> an .npz of its outputs."""
-        import numpy as np
-
         np.savez(outputs, **self._opened.fetched(self._call()))  # type: ignore[arg-type]
         return {}
 
