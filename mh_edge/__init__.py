@@ -5,6 +5,7 @@
     mh_edge.verify("model.keras", "out/model.onnx")                    # the proof alone: reference, then what to prove
     mh_edge.quantize("out/model.onnx", scheme="int8", calibration="calib.npz")    # smaller, and what it lost
     mh_edge.profile(["out/model.onnx"], ["cpu"])                       # how fast it runs there, and whether it does
+    mh_edge.bundle(["out/model.onnx"], "linux-arm64", "kit")           # what to copy to a device, with its own proof
     mh_edge.inspect("out/model.onnx")                                  # signature, operations, size
     mh_edge.devices()                                                  # what this machine can really run
 
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mh_edge import layers as layers
     from mh_edge.artifact import Artifact as Artifact
+    from mh_edge.bundling import Bundle as Bundle
+    from mh_edge.bundling import bundle as bundle
     from mh_edge.exporting import ExportResult as ExportResult
     from mh_edge.exporting import export as export
     from mh_edge.inspection import inspect as inspect
@@ -43,12 +46,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "mh_edge.artifact",
+    "Bundle": "mh_edge.bundling",
     "Case": "mh_edge.rules",
     "ExportResult": "mh_edge.exporting",
     "Profile": "mh_edge.profiling",
     "Quantization": "mh_edge.quantization",
     "RuleCheck": "mh_edge.rulecheck",
     "Verification": "mh_edge.verification",
+    "bundle": "mh_edge.bundling",
     "check_rule": "mh_edge.rulecheck",
     "devices": "mh_edge.machine",
     "export": "mh_edge.exporting",

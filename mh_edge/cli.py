@@ -18,7 +18,7 @@ from mh_edge import __version__
 from mh_edge.errors import InputError, MhEdgeError, UsageError
 from mh_edge.jsontext import print_json
 
-COMMANDS = ("export", "verify", "quantize", "profile", "inspect", "devices", "upgrade")
+COMMANDS = ("export", "verify", "quantize", "profile", "bundle", "inspect", "devices", "upgrade")
 """Each is the function of that name in mh_edge/commands/<name>.py."""
 
 SYSTEM_HINT = "Check its permissions, and the room that is left where it lies."

@@ -96,7 +96,7 @@ def _output(name: str, expected: Sequence[np.ndarray], got: Sequence[np.ndarray]
     for a, b in zip(expected, got, strict=True):
         if not a.size:
             continue
-        off = (a != b).astype(np.float64) if counted else _difference(a, b)
+        off = (a != b).astype(np.float64) if counted else difference(a, b)
         index = np.unravel_index(int(np.argmax(off)), off.shape)
         error = float(off.mean()) if counted else _share(float(off[index]), scale)
         if error >= (worst.error or 0.0):
@@ -134,7 +134,7 @@ def _share(error: float, scale: float) -> float:
     return error / scale if scale else float("inf")
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """|a - b|, infinite where only one is NaN or infinite, or both are infinite with another sign."""
     with np.errstate(invalid="ignore"):
         off = np.abs(a - b)

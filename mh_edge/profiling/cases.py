@@ -75,13 +75,11 @@ def prepare(artifact: Path, asked: Asked, threads: int | None, folder: Path) -> 
 
     Raises what the reference device raises, InputError or UsageError for feeds and sizes that do not fit.
     """
-    known = REFERENCES[SUFFIXES[artifact.suffix.lower()]]
-    here = (name for name in known if any(version(package) for package in adapter(name).packages))
-    reference = next(here, known[0])
+    reference = reference_device(SUFFIXES[artifact.suffix.lower()])
     with Apart(reference) as session:
         manifest = read_manifest(artifact)
         opened = session.open(artifact, threads=threads)
-        signature = opened.signature if manifest is None else _named(opened.signature, manifest.signature)
+        signature = opened.signature if manifest is None else named(opened.signature, manifest.signature)
         scales = opened.input_scales
         if asked.arrays is None:
             feeds = drawn(signature, asked.sizes, scales)
@@ -107,7 +105,14 @@ def prepare(artifact: Path, asked: Asked, threads: int | None, folder: Path) -> 
     )
 
 
-def _named(found: Signature, manifest: Signature) -> Signature:
+def reference_device(kind: str) -> str:
+    """Of the devices of REFERENCES for a format, the first that is installed; the first one where none is."""
+    known = REFERENCES[kind]
+    here = (name for name in known if any(version(package) for package in adapter(name).packages))
+    return next(here, known[0])
+
+
+def named(found: Signature, manifest: Signature) -> Signature:
     """The manifest's signature, which knows which free sizes are one and which values ids may take, where it is that of
     the file.
     """

@@ -88,9 +88,9 @@ class Feeds:
 def drawn(signature: Signature, sizes: Sizes, scales: Mapping[str, Scale]) -> Feeds:
     """Normal numbers, ids below the vocabulary, no step masked in the feed that is timed; always the same ones."""
     bound = sizes.bind(signature)
-    floats = _unscaled(signature, scales)
+    floats = unscaled(signature, scales)
     specs = [Spec(values, mask, tuple(bound.items()), (SEED, turn)) for turn, (values, mask) in enumerate(SPECS)]
-    checks = tuple(_scaled(build(floats, spec).arrays, scales) for spec in specs)
+    checks = tuple(scaled(build(floats, spec).arrays, scales) for spec in specs)
     return Feeds(checks, _batch(checks[0]), bound, "drawn at random, no step masked")
 
 
@@ -102,7 +102,7 @@ def given(arrays: Arrays, signature: Signature, sizes: Sizes, scales: Mapping[st
     """
     inputs = {tensor.name for tensor in signature.inputs}
     # What `quantize` takes labels from is taken here, too.
-    arrays = _scaled({name: one for name, one in arrays.items() if name in inputs or not LABELS.match(name)}, scales)
+    arrays = scaled({name: one for name, one in arrays.items() if name in inputs or not LABELS.match(name)}, scales)
     first = {tensor.shape[0] for tensor in signature.inputs if tensor.shape}
     count = _batch(arrays)
     if len(first) != 1 or count is None:
@@ -149,7 +149,7 @@ def _named(signature: Signature, sizes: Sizes) -> set[str]:
     return set(sizes.dims) | (rest if sizes.sequence is not None else set())
 
 
-def _unscaled(signature: Signature, scales: Mapping[str, Scale]) -> Signature:
+def unscaled(signature: Signature, scales: Mapping[str, Scale]) -> Signature:
     """The signature with float32 where integers stand for other numbers."""
     from dataclasses import replace
 
@@ -157,7 +157,7 @@ def _unscaled(signature: Signature, scales: Mapping[str, Scale]) -> Signature:
     return replace(signature, inputs=inputs)
 
 
-def _scaled(arrays: Arrays, scales: Mapping[str, Scale]) -> dict[str, np.ndarray]:
+def scaled(arrays: Arrays, scales: Mapping[str, Scale]) -> dict[str, np.ndarray]:
     """Floats as the integers that stand for them."""
     return {
         name: scales[name].integers(array) if name in scales and array.dtype.kind == "f" else array
