@@ -218,7 +218,7 @@ def require_right(worst: Worst, model: Path, where: str) -> None:
 
 def judge(case: Case, got: Arrays) -> Worst:
     """The worst number of one case."""
-    worst = Worst(case.name, "", (), 0.0, 0.0, 0.0, 0.0)
+    worst: Worst | None = None
     for name, expected in case.outputs.items():
         if name not in got:
             return _other(case, f"the output {name!r} is missing")
@@ -239,10 +239,10 @@ def judge(case: Case, got: Arrays) -> Worst:
             float(off[index]),
             case.allowed[name],
         )
-        worst = max(worst, found, key=lambda one: one.share)
+        worst = found if worst is None else max(worst, found, key=lambda one: one.share)
     if extra := [name for name in got if name not in case.outputs]:
         return _other(case, f"there is an output {extra[0]!r}, which is not expected")
-    return worst
+    return worst or Worst(case.name, "", (), 0.0, 0.0, 0.0, 0.0)
 
 
 def idle(golden: Golden) -> bool:
@@ -264,12 +264,17 @@ def _given(arrays: Arrays, signature: Signature, opened: Opened, source: str) ->
 
 
 def _drawn(signature: Signature, opened: Opened) -> list[tuple[str, Arrays]]:
-    """A feed of each kind of values and masks."""
+    """A feed of each kind of values and masks; where sizes are free, one in which none is 1, but for the first."""
     floats = unscaled(signature, opened.input_scales)
-    kinds: dict[tuple[str, str], Spec] = {}
+    kinds: dict[str, Spec] = {}
     for spec in grid(floats, SEED):
-        kinds.setdefault((spec.values, spec.mask), spec)
+        if spec.kind not in kinds or (len(kinds) > 1 and _flat(kinds[spec.kind])):
+            kinds[spec.kind] = spec
     return [_built(floats, spec, opened.input_scales) for spec in kinds.values()]
+
+
+def _flat(spec: Spec) -> bool:
+    return any(size == 1 for _, size in spec.sizes)
 
 
 def _further(signature: Signature, opened: Opened) -> Iterator[tuple[str, Arrays]]:

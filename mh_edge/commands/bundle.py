@@ -90,7 +90,7 @@ def show(console: Console, found: Bundle) -> None:
             one.path,
             tables.human_bytes(one.bytes),
             f"{one.cases}",
-            f"right on {one.device}, {one.worst.share:.2g} of what is allowed",
+            f"right on {one.device}, error up to {tables.percent(one.worst.share)} of what is allowed",
         )
         for one in found.artifacts
     ]
