@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mh_edge.artifact import Artifact, manifest_path, read_manifest
+from mh_edge.artifact import Artifact, file_sha256, manifest_path, read_manifest
 from mh_edge.bundling.golden import Golden
 from mh_edge.errors import ConversionError, UsageError
 from mh_edge.runtimes import REFERENCES
@@ -161,10 +161,19 @@ class Platform(ABC):
 
     def place(self, artifact: Artifact, models: Path) -> tuple[Path, ...]:
         """Write the model files into the bundle's folder `models` -> those files, the model first, then what it reads.
-        This one copies the artifact; its manifest is placed beside it.
+        This one copies the artifact; its manifest is placed beside it. Raises ConversionError for weights that lie
+        outside of the artifact's folder, or would replace another artifact's.
         """
-        given = (artifact.path, *files_beside(artifact.path))
-        return tuple(Path(shutil.copyfile(path, models / path.name)) for path in given)
+        placed = []
+        for path in (artifact.path, *files_beside(artifact.path)):
+            target = models / _inside(path, artifact.path)
+            if target.exists() and file_sha256(target) != file_sha256(path):
+                raise ConversionError(
+                    f"two artifacts have different files that are called {target.name!r}.", "Bundle them apart."
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            placed.append(Path(shutil.copyfile(path, target)))
+        return tuple(placed)
 
     def device(self, artifact_format: str) -> str:
         """The device (mh_edge.runtimes) of this machine on which the placed file is run to check its golden cases."""
@@ -184,6 +193,16 @@ def platform(name: str, settings: Mapping[str, str] | None = None) -> Platform:
     module, _, known = PLATFORMS[name].partition(":")
     found: type[Platform] = vars(importlib.import_module(module))[known]
     return found(settings)
+
+
+def _inside(path: Path, artifact: Path) -> Path:
+    """Where a file lies beside an artifact."""
+    folder = artifact.parent
+    if not path.is_relative_to(folder) or ".." in (inside := path.relative_to(folder)).parts:
+        raise ConversionError(
+            f"{str(artifact)!r} has weights outside of its folder, in {str(path)!r}.", "Save it with them beside it."
+        )
+    return inside
 
 
 def place_manifest(artifact: Artifact, models: Path) -> Path | None:
