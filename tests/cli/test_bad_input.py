@@ -99,11 +99,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refused(run: Runner, *args: object, code: int = 3) -> str:
     """Run it for people and for programs -> the sentence, which both get."""
-    keras.utils.clear_session()  # names are counted, and are part of the sentences
+    keras.utils.clear_session(free_memory=False)  # names are counted, and are part of the sentences
     done = run(*args)
     assert (done.code, done.out) == (code, ""), done
     assert "Traceback" not in done.err
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     error = run(*args, "--json").json["error"]
     assert done.err == "".join(f"{line}\n" for line in (f"mh-edge: {error['message']}", error["hint"]) if line)
     assert "fault in mh-edge" not in error["message"]
