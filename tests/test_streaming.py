@@ -63,6 +63,15 @@ def exported(request, tmp_path):
     return model, STATES[request.param], result
 
 
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+    """(model, file) of one LSTM."""
+    keras.utils.set_random_seed(3)
+    model = over(lstm())
+    (artifact,) = mh_edge.export(model, tmp_path_factory.mktemp("streamed"), state_io=True).artifacts
+    return model, artifact.path
+
+
 def fed_in_pieces(path, x, pieces):
     """A user's loop: the manifest says which output feeds which input."""
     states = read_manifest(path).signature.states
@@ -136,25 +145,19 @@ def test_pieces_that_begin_masked_do_not_add_up(whole):
     assert "gives what the model gives on the whole" in stream_notes(derive(stream(zeros)))[0]
 
 
-def test_verify_of_a_stream_takes_the_plain_model_and_real_feeds(tmp_path):
-    keras.utils.set_random_seed(3)
-    model = over(lstm())
-    (artifact,) = mh_edge.export(model, tmp_path, state_io=True).artifacts
+def test_verify_of_a_stream_takes_the_plain_model_and_real_feeds(streamed):
+    model, path = streamed
     feeds = {"x": np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")}
-    assert mh_edge.verify(model, artifact.path, feeds=feeds).passed
-    other = over(lstm())
-    verdict = mh_edge.verify(other, artifact.path)
-    assert not verdict.passed
+    assert mh_edge.verify(model, path, feeds=feeds).passed
+    assert not mh_edge.verify(over(lstm()), path).passed
 
 
-def test_a_state_that_is_not_handed_on_is_found(tmp_path, monkeypatch):
+def test_a_state_that_is_not_handed_on_is_found(streamed, monkeypatch):
     """Single calls are equal all the same: only several calls in a row can tell."""
     from mh_edge.verification.calls import CallsTrial
     from mh_edge.verification.trial import Trial
 
-    keras.utils.set_random_seed(3)
-    model = over(lstm())
-    (artifact,) = mh_edge.export(model, tmp_path, state_io=True).artifacts
+    model, path = streamed
     honest = Trial.run
 
     def forgetting(self, arrays):
@@ -163,7 +166,7 @@ def test_a_state_that_is_not_handed_on_is_found(tmp_path, monkeypatch):
         return honest(self, arrays)
 
     monkeypatch.setattr(Trial, "run", forgetting)
-    verdict = mh_edge.verify(model, artifact.path)
+    verdict = mh_edge.verify(model, path)
     assert not verdict.passed
     assert "over 4 calls" in verdict.candidates[0].reasons[0]
 

@@ -126,11 +126,12 @@ def _proven(
     for path, found in matches.items():
         groups.setdefault(found.pinned, []).append(path)
     verdicts: dict[str, Candidate] = {}
+    several = against.over_calls()
     for pinned, members in groups.items():
         group = replace(proof, signature=against.signature.pin(dict(pinned)))
         trials = [Trial(path, sessions[path], matches[path], against, group.signature, tolerance) for path in members]
         verdicts |= group.compare(trials, feeds, failures)
-        if (several := against.over_calls()) is not None:
+        if several is not None:
             group = replace(proof, reference=several, signature=several.signature.pin(dict(pinned)))
             trials = [
                 CallsTrial(path, sessions[path], matches[path], several, group.signature, tolerance)
