@@ -32,7 +32,7 @@ imports: .venv/dev
 	$(BIN)/lint-imports
 
 tests: .venv/dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Sets of packages that are large, or exclude each other: an environment for each. Software Vulkan stands in for a GPU.
 test-delegates: .venv-delegates/ready .venv-delegates/vulkan/env .venv-tflite-runtime/ready .venv-cuda/ready
