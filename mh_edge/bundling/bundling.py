@@ -96,30 +96,36 @@ def bundle(
         members, found, notes = [], [], []
         for source in sources:
             on_step(f"bundling {source.path}")
-            cases = golden.make(source, arrays, str(feeds), rtol, made.precision)
-            files = made.place(source, folder / MODELS)
+            cases = made.cases(source, golden.make(source, arrays, str(feeds), rtol, made.precision))
+            placed = made.place(source, folder / MODELS)
             place_manifest(source, folder / MODELS)
-            members.append(Member(source, files, cases))
+            members.append(Member(source, placed, cases))
             found.append(_checked(made, members[-1], folder))
             notes += _notes(members[-1])
-        kit = Kit(made.name, folder, tuple(members))
-        for member in members:
-            kit.write(member.golden_file, member.golden.content())
-        details = made.finish(kit)
-        entries = [_entry(member, folder, details.get(member.name, {})) for member in members]
-        everything = listed(folder)
-        told = {
-            "mh_edge_bundle": BUNDLE_LAYOUT,
-            "platform": made.name,
-            "artifacts": entries,
-            "notes": notes,
-            "versions": {"mh-edge": __version__} | versions(PACKAGES),
-            "files": everything,
-        }
-        kit.write(BUNDLE_FILE, render(told))
+        files = packed(made, folder, members, notes)
     path = Path(output)
     size = path.stat().st_size if path.is_file() else sum(one.stat().st_size for one in path.rglob("*"))
-    return Bundle(path, made.name, size, len(everything) + 1, tuple(found), tuple(notes), made.next_step)
+    return Bundle(path, made.name, size, files, tuple(found), tuple(notes), made.next_step)
+
+
+def packed(made: Platform, folder: Path, members: Sequence[Member], notes: Sequence[str]) -> int:
+    """Write what a bundle holds beside the models, which are placed in the folder already -> how many files it has."""
+    kit = Kit(made.name, folder, tuple(members))
+    for member in members:
+        kit.write(member.golden_file, member.golden.content())
+    details = made.finish(kit)
+    entries = [_entry(member, folder, details.get(member.name, {})) for member in members]
+    files = listed(folder)
+    told = {
+        "mh_edge_bundle": BUNDLE_LAYOUT,
+        "platform": made.name,
+        "artifacts": entries,
+        "notes": list(notes),
+        "versions": {"mh-edge": __version__} | versions(PACKAGES),
+        "files": files,
+    }
+    kit.write(BUNDLE_FILE, render(told))
+    return len(files) + 1
 
 
 def _sources(artifacts: Sequence[str | Path]) -> list[Artifact]:

@@ -189,7 +189,7 @@ def make(artifact: Artifact, arrays: Arrays | None, source: str, limit: float | 
         )
     coarsest = max(precision, opened.precision, key=PRECISIONS.index)
     limit = ALLOWED[coarsest] if limit is None else limit
-    allowed = _allowed([outputs for _, _, outputs in found], opened.output_scales, limit)
+    allowed = allowances([outputs for _, _, outputs in found], opened.output_scales, limit)
     cases = tuple(Case(name, inputs, outputs, one) for (name, inputs, outputs), one in zip(found, allowed, strict=True))
     return Golden(f"{runtime}, {device}", coarsest, cases)
 
@@ -301,7 +301,7 @@ def _folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _allowed(outputs: Sequence[Arrays], scales: Mapping[str, Scale], limit: float) -> list[dict[str, float]]:
+def allowances(outputs: Sequence[Arrays], scales: Mapping[str, Scale], limit: float) -> list[dict[str, float]]:
     """By case and output."""
     largest = [{name: _largest(array, scales.get(name)) for name, array in one.items()} for one in outputs]
     overall = {name: max(one[name] for one in largest) for name in outputs[0]}

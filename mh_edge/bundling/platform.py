@@ -159,6 +159,10 @@ class Platform(ABC):
                 f"mh-edge export MODEL --to {self.formats[0]} writes one.",
             )
 
+    def cases(self, artifact: Artifact, found: Golden) -> Golden:
+        """Those of the golden cases that the platform can be held to; this one keeps all."""
+        return found
+
     def place(self, artifact: Artifact, models: Path) -> tuple[Path, ...]:
         """Write the model files into the bundle's folder `models` -> those files, the model first, then what it reads.
         This one copies the artifact; its manifest is placed beside it. Raises ConversionError for weights that lie
