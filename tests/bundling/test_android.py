@@ -13,6 +13,7 @@ from mh_edge.artifact import Artifact
 from mh_edge.bundling.android import LEFT_OUT, Android
 from mh_edge.bundling.platform import GAP
 from mh_edge.errors import ConversionError, UsageError
+from mh_edge.machine import SQUARE_ONNX, SQUARE_TFLITE
 from mh_edge.signature import Signature, Tensor
 
 ORT, LITERT = "com.microsoft.onnxruntime:onnxruntime-android", "com.google.ai.edge.litert:litert"
@@ -22,8 +23,6 @@ SOURCES = "app/src/main/kotlin"
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of both formats."""
-    from mh_edge.machine import SQUARE_ONNX, SQUARE_TFLITE
-
     folder = tmp_path_factory.mktemp("android")
     for name, content in (("square.onnx", SQUARE_ONNX), ("square.tflite", SQUARE_TFLITE)):
         (folder / name).write_bytes(content)
