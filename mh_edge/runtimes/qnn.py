@@ -12,6 +12,7 @@ from typing import Any
 
 from mh_edge.errors import InputError, UsageError
 from mh_edge.runtimes.base import Feeds
+from mh_edge.runtimes.ort.contents import compiled
 from mh_edge.runtimes.ort.placement import recorded
 from mh_edge.runtimes.ort.plugin import PluginSession
 from mh_edge.runtimes.ort.times import SUFFIX
@@ -33,7 +34,8 @@ CYCLES = re.compile(r"(?:(.*):)?(?:(\w+) )?OpId_\d+ \(cycles\)")
 class QnnSession(PluginSession):
     """An .onnx file with fixed sizes on a Hexagon processor, which rounds float32 to float16.
 
-    settings: soc_model (57), Qualcomm's number of the chip.
+    settings: soc_model (57), Qualcomm's number of the chip; a file that QNN compiled says its own. context: a new file,
+    into which QNN compiles this one, with weights and all (an .onnx file of EPContext nodes).
     """
 
     device = "qnn"
@@ -42,16 +44,36 @@ class QnnSession(PluginSession):
     module = "onnxruntime_qnn"
     extra = "qnn"
     arithmetic = "float16"
-    takes = ("soc_model",)
+    takes = ("soc_model", "context")
     fixed = True
     _cycles: Path | None = None
     """Where the processor is to write its profile."""
+
+    def _options(self, onnxruntime: Any) -> Any:
+        options = super()._options(onnxruntime)
+        context = self.settings.get("context")
+        if context is not None and not Path(context).exists():  # it is opened once more to ask for reasons
+            options.add_session_config_entry("ep.context_enable", "1")
+            options.add_session_config_entry("ep.context_file_path", context)
+            options.add_session_config_entry("ep.context_embed_mode", "1")
+            # Where the weights lie, for a model that is given as its content.
+            folder = str(self.path.resolve().parent)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        return options
+
+    def _model(self) -> str | bytes:
+        # The names in what QNN compiles are made of the path of the file, where it is given as one.
+        return self.path.read_bytes() if "context" in self.settings else super()._model()
 
     def _provider_options(self) -> dict[str, str]:
         model = self.settings.get("soc_model", SOC_MODEL)
         if not model.isdecimal():
             raise UsageError(f"soc_model is {model!r}, which is no number.", "57 is a Snapdragon 8 Gen 3.")
-        options = {"backend_type": "htp", "soc_model": model}
+        options = {"backend_type": "htp"}
+        if "soc_model" in self.settings or not compiled(self.path):
+            options["soc_model"] = model
+        if "context" in self.settings:  # else the CPU keeps what makes integers of inputs, and floats of outputs
+            options["offload_graph_io_quantization"] = "0"
         if self._cycles is not None:
             options |= {"profiling_level": "detailed", "profiling_file_path": str(self._cycles)}
         return options

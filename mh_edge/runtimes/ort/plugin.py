@@ -53,9 +53,13 @@ class PluginSession(OrtSession):
         try:
             options.add_provider_for_devices([self._device()], self._provider_options())
             # A list of `providers` beside that would open the file on the CPU.
-            return onnxruntime.InferenceSession(str(self.path), options, enable_fallback=0)
+            return onnxruntime.InferenceSession(self._model(), options, enable_fallback=0)
         except RuntimeError as error:  # what ONNX Runtime itself refuses has other classes: the plugin did not start
             raise self._unstarted(error) from error
+
+    def _model(self) -> str | bytes:
+        """What ONNX Runtime is given to open: the path of the file, or its content."""
+        return str(self.path)
 
     def _unstarted(self, error: Exception) -> UnavailableError:
         """What to raise where the plugin itself, and not the file, is what failed."""
