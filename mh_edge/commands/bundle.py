@@ -14,7 +14,7 @@ from mh_edge.commands.command import Command, Outcome
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mh_edge.bundling import Bundle
+    from mh_edge.bundling import Bundle, Bundled
 
 
 def platform_settings(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -90,7 +90,7 @@ def show(console: Console, found: Bundle) -> None:
             one.path,
             tables.human_bytes(one.bytes),
             f"{one.cases}",
-            f"right on {one.device}, error up to {tables.percent(one.worst.share)} of what is allowed",
+            f"right on {one.device}, {difference(one)}",
         )
         for one in found.artifacts
     ]
@@ -98,3 +98,9 @@ def show(console: Console, found: Bundle) -> None:
     for note in found.notes:
         console.print(note)
     console.print(f"written: {found.path} ({found.files} files, {tables.human_bytes(found.bytes)}). {found.next_step}")
+
+
+def difference(one: Bundled) -> str:
+    """How far it is from its golden numbers: `error 1.2e-07, allowed 0.0061`."""
+    worst = one.worst
+    return f"error {worst.error:.1e}, allowed {worst.allowed:.1e}" if worst.error else "no difference"
