@@ -16,6 +16,7 @@ It holds no time and no path of this machine: the same artifacts give the same b
 from __future__ import annotations
 
 from mh_edge.bundling.bundling import Bundle, Bundled, bundle
+from mh_edge.bundling.checking import Checked, check
 from mh_edge.bundling.platform import PLATFORMS
 
-__all__ = ["PLATFORMS", "Bundle", "Bundled", "bundle"]
+__all__ = ["PLATFORMS", "Bundle", "Bundled", "Checked", "bundle", "check"]

@@ -86,7 +86,7 @@ class Golden:
                 side: dict[str, dict[str, Any]] = {}
                 for name, array in arrays.items():
                     side[name] = {"dtype": str(array.dtype), "shape": list(array.shape), "offset": place}
-                    place += _padded(array.nbytes)
+                    place += padded(array.nbytes)
                 sides.append(side)
             for name, entry in sides[1].items():
                 entry["allowed"] = case.allowed[name]
@@ -96,7 +96,7 @@ class Golden:
     def content(self) -> bytes:
         """All arrays, one after the other: little-endian, the last axis first, each padded to ALIGNMENT."""
         arrays = (array for case in self.cases for side in (case.inputs, case.outputs) for array in side.values())
-        return b"".join(_little(array).ljust(_padded(array.nbytes), b"\0") for array in arrays)
+        return b"".join(_little(array).ljust(padded(array.nbytes), b"\0") for array in arrays)
 
     @classmethod
     def read(cls, told: Mapping[str, Any], content: bytes) -> Golden:
@@ -324,7 +324,8 @@ def _largest(array: np.ndarray, scale: Scale | None) -> float:
     return float(finite.max()) if finite.size else 0.0
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """Bytes of an array with what fills them up to ALIGNMENT."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 

@@ -1,4 +1,4 @@
-"""`mh-edge verify REFERENCE CANDIDATE...`."""
+"""`mh-edge verify REFERENCE CANDIDATE...`, and `mh-edge verify BUNDLE`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ YARDSTICKS = {
 
 @click.command(cls=Command, short_help="Prove that files compute the same.")
 @click.argument("reference")
-@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--evaluation",
     metavar="DATA",
@@ -80,7 +80,14 @@ def verify(
     artifact has no measured noise to compare with, so --atol or --rtol is required then. A quantized
     CANDIDATE is not equal: it is judged by what it loses on --evaluation data, with the gate it was made with or
     --max-drop. The exit code is 5 when one is not equal, or loses more.
+
+    BUNDLE, a folder or .zip of mh-edge bundle, stands alone: every file in it is compared with its hash, and the golden
+    cases are run here. The exit code is 5 when a file or a number differs, 6 when a model cannot be run here.
     """
+    if not candidates:
+        from mh_edge.commands.verify_bundle import verify_bundle
+
+        return verify_bundle(click.get_current_context(), reference)
     from mh_edge.verification import verify as prove
 
     progress = click.get_current_context().obj
