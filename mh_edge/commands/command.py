@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 WIDTH_WITHOUT_TERMINAL = 120
 
+TERMINAL = "mh_edge.terminal"
+"""In `click.Context.meta`: what prints there meanwhile, say(text, style=""), and the stream."""
+
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 COMMON_OPTIONS = (
@@ -69,9 +72,10 @@ class Command(click.Command):
         with (
             _terminable(),
             hushed(verbose=verbose or debug) as terminal,
-            _progress(terminal, quiet=quiet, verbose=verbose) as progress,
+            _progress(terminal, quiet=quiet, verbose=verbose) as (progress, say),
         ):
             ctx.obj = progress
+            ctx.meta[TERMINAL] = say, terminal
             outcome: Outcome = super().invoke(ctx)
         if as_json:
             print_json(outcome.data)
@@ -120,14 +124,14 @@ def console(stream: TextIO | None = None) -> Console:
 
 
 @contextlib.contextmanager
-def _progress(terminal: TextIO, *, quiet: bool, verbose: bool) -> Iterator[Progress]:
+def _progress(terminal: TextIO, *, quiet: bool, verbose: bool) -> Iterator[tuple[Progress, Callable[..., None]]]:
     """A line that says what is being done and how far it is, where someone is there to see it; one line for each step
-    when verbose.
+    when verbose. And what prints other lines above it.
     """
     if quiet or not (verbose or terminal.isatty()):
-        yield silent
+        yield silent, functools.partial(_said, terminal)
     elif verbose:
-        yield functools.partial(_listed, terminal)
+        yield functools.partial(_listed, terminal), functools.partial(_said, terminal)
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Line
@@ -149,7 +153,12 @@ def _progress(terminal: TextIO, *, quiet: bool, verbose: bool) -> Iterator[Progr
                 line.columns = columns if total else columns[:2]
                 line.update(task, description=step, completed=done or 0, total=total)
 
-            yield tell
+            yield tell, screen.out
+
+
+def _said(terminal: TextIO, text: str, style: str = "") -> None:
+    del style
+    print(text, file=terminal, flush=True)
 
 
 def _listed(terminal: TextIO, step: str, done: int | None = None, total: int | None = None) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mh_edge.commands import profile_tables
-from mh_edge.commands.command import Command, Outcome
+from mh_edge.commands.command import TERMINAL, Command, Outcome
+from mh_edge.commands.inviting import show_address
 from mh_edge.commands.options import model_options, named_sizes
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mh_edge.profiling.browser import Offer
 
 
 def device_settings(
@@ -38,8 +42,9 @@ def device_settings(
     "devices",
     multiple=True,
     metavar="NAME",
-    help="Where to run; may be repeated. mh-edge devices lists the names; adb or adb:SERIAL is an Android device. "
-    "Default: the plain CPU runtime of each file's format.",
+    help="Where to run; may be repeated. mh-edge devices lists the names; adb or adb:SERIAL is an Android device, "
+    "browser or browser:BACKEND one that opens a page served here. Default: the plain CPU runtime of each file's "
+    "format.",
 )
 @click.option(
     "--threads",
@@ -96,6 +101,25 @@ def device_settings(
     metavar="FLAG",
     help="Passed to that binary, such as --benchmark-flag=--use_gpu=true; may be repeated.",
 )
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    help="For browsers: where to serve the page, so that a phone can open it. "
+    "Default: 127.0.0.1, for this machine alone.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="For browsers: of that page. Default: a free one.")
+@click.option(
+    "--browser",
+    "program",
+    metavar="NAME",
+    help="Open the page without a window, instead of waiting for a browser: chromium, or the path of one of its kin.",
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="For browsers: how long to wait until one opens the page. Default: 300.",
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a report with charts, one file, to this path.")
 def profile(
     artifacts: tuple[Path, ...],
@@ -106,6 +130,10 @@ def profile(
     unsafe: bool,
     settings: Mapping[str, Mapping[str, str]],
     html: Path | None,
+    host: str | None,
+    port: int | None,
+    program: str | None,
+    wait: float | None,
     **options: Any,
 ) -> Outcome:
     """Time files on devices, after each has proven where it ran and that its numbers are right.
@@ -126,6 +154,7 @@ def profile(
 
         if html is not None:
             _require_target(html, artifacts, (baseline, options["feeds"], options["benchmark_binary"]))
+        offered = {"host": host, "port": port, "program": program, "wait": wait}
         loading = {"import": ",".join(custom_modules)} | ({"unsafe": "1"} if unsafe else {})
         found = profiling.profile(
             artifacts,
@@ -133,6 +162,7 @@ def profile(
             threads=threads or None,
             baseline=baseline,
             settings=settings if baseline is None else {**settings, BASELINE: loading},
+            offer=_offer({name: value for name, value in offered.items() if value is not None}, devices),
             on_step=click.get_current_context().obj,
             **options,
         )
@@ -149,6 +179,17 @@ def profile(
     return Outcome(
         {"command": "profile"} | found.to_json(), show, found.exit_code, errors=profile_tables.failures(found)
     )
+
+
+def _offer(asked: Mapping[str, Any], devices: Sequence[str]) -> Offer | None:
+    """How the page is offered; None where no browser is named and no option is given that is for one."""
+    from mh_edge.profiling.plan import is_browser
+
+    if not asked and not any(map(is_browser, devices)):
+        return None
+    from mh_edge.profiling.browser import Offer
+
+    return Offer(**asked, on_address=partial(show_address, *click.get_current_context().meta[TERMINAL]))
 
 
 def _require_target(html: Path, artifacts: Sequence[Path], read: Sequence[Path | None]) -> None:

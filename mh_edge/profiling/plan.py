@@ -13,6 +13,12 @@ from mh_edge.runtimes.description import Description, described
 ANDROID = "adb"
 """Devices behind adb: `adb`, or `adb:SERIAL`."""
 
+BROWSER = "browser"
+"""A browser: `browser` for all of its backends, or `browser:BACKEND`."""
+
+BACKENDS = ("wasm", "wasm-threads", "webgpu", "webnn")
+"""Of browsers."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -34,10 +40,34 @@ class Pair:
     def android(self) -> bool:
         return is_android(self.device)
 
+    @property
+    def browser(self) -> bool:
+        return is_browser(self.device)
+
+    @property
+    def backend(self) -> str:
+        """The browser's backend that was asked for by name; "" for all."""
+        return self.device.partition(":")[2] if self.browser else ""
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether it is timed elsewhere, not in turn with others."""
+        return self.android or self.browser
+
 
 def is_android(device: str) -> bool:
     """Whether this names an Android device."""
     return device.partition(":")[0] == ANDROID
+
+
+def is_browser(device: str) -> bool:
+    """Whether this names a browser. Raises UsageError for a backend that none has."""
+    name, colon, backend = device.partition(":")
+    if name == BROWSER and colon and backend not in BACKENDS:
+        raise UsageError(
+            f"{device!r} names no backend of browsers.", f"Known are {', '.join(BACKENDS)}; {BROWSER} alone is all."
+        )
+    return name == BROWSER
 
 
 def pairs(artifacts: Sequence[Path], devices: Sequence[str]) -> tuple[Pair, ...]:
@@ -81,8 +111,8 @@ def pairs(artifacts: Sequence[Path], devices: Sequence[str]) -> tuple[Pair, ...]
 
 
 def _known(device: str) -> Description | UnavailableError | None:
-    """What is known of a device, or why nothing is; None for Android's."""
-    if is_android(device):
+    """What is known of a device, or why nothing is; None for Android's and for browsers."""
+    if is_android(device) or is_browser(device):
         return None
     try:
         return described(device)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mh_edge.arrayfiles import read_npz
 from mh_edge.artifact import MODEL_SUFFIXES
@@ -20,12 +21,15 @@ from mh_edge.openings import OPENINGS
 from mh_edge.profiling.cases import Asked, Case, prepare
 from mh_edge.profiling.feeding import Sizes
 from mh_edge.profiling.measuring import Job, Stamp, Times, failure, measure, stamp
-from mh_edge.profiling.plan import Pair, pairs
+from mh_edge.profiling.plan import BROWSER, Pair, pairs
 from mh_edge.profiling.result import Agreement, Profile, Row
 from mh_edge.profiling.rows import control_noise, row, with_ratios
 from mh_edge.progress import Progress, silent
 from mh_edge.runtimes import BASELINE
 from mh_edge.runtimes.apart import Apart, Opened
+
+if TYPE_CHECKING:
+    from mh_edge.profiling.browser import Offer
 
 SECONDS = 1.0
 """Of timed calls for each row."""
@@ -66,6 +70,7 @@ def profile(
     settings: Mapping[str, Mapping[str, str]] | None = None,
     benchmark_binary: str | Path | None = None,
     benchmark_flags: Sequence[str] = (),
+    offer: Offer | None = None,
     on_step: Progress = silent,
 ) -> Profile:
     """Latency, placement and numbers of artifacts (.onnx, .tflite) on devices (`mh_edge.devices` lists them).
@@ -76,11 +81,12 @@ def profile(
     openings of the files (`mh_edge.openings` says why).
 
     devices: names; the plain CPU runtime of each file's format where there are none; "adb" or "adb:SERIAL" is an
-    Android device. baseline: a Keras model file to time beside them. threads: of each runtime, None for its own choice.
-    batch, sequence, dims: free sizes. feeds: .npz of real inputs by name, in place of drawn ones. runs: timed calls of
-    each row, in place of `seconds` of them. rtol: instead of what `mh_edge.profiling.agreement.ALLOWED` says. ops: time
-    the operations, too. settings: {device: {key: value}}. benchmark_binary, benchmark_flags: for Android, see
-    `mh_edge.profiling.android`.
+    Android device, "browser" or "browser:BACKEND" one that opens a page which is served here: a row for each backend.
+    baseline: a Keras model file to time beside them. threads: of each runtime, None for its own choice. batch,
+    sequence, dims: free sizes. feeds: .npz of real inputs by name, in place of drawn ones. runs: timed calls of each
+    row, in place of `seconds` of them. rtol: instead of what `mh_edge.profiling.agreement.ALLOWED` says. ops: time the
+    operations, too. settings: {device: {key: value}}. benchmark_binary, benchmark_flags: for Android, see
+    `mh_edge.profiling.android`. offer: for browsers, see `mh_edge.profiling.browser`.
 
     Raises UsageError and InputError for what cannot be begun; what goes wrong with one row is in that row.
     """
@@ -89,6 +95,7 @@ def profile(
     if baseline is not None:
         _require_model(Path(baseline))
     _require_sense(asked, seconds, runs, rtol, binary, settings or {}, baseline is not None)
+    offer = _offered(asked, offer, settings or {})
     arrays = None if feeds is None else read_npz(Path(feeds))
     wanted = Asked(Sizes(batch, sequence, dims or {}), arrays, str(feeds))
     ways = _Ways(threads, runs, seconds, rtol, allow_fallback, ops, settings or {}, binary, benchmark_flags)
@@ -108,10 +115,15 @@ def profile(
             else row(pair, pair.broken or cases[pair.artifact], times.get(pair), ops)
             for pair in asked
         )
+        rows = with_ratios(rows, [times.get(pair) for pair in asked])
+        visited: Mapping[Pair, tuple[Row, ...]] = {}
+        noise = None
+        if offer is not None:
+            visited, noise = _in_browser(asked, cases, offer, Path(folder), ways, on_step)
     first = next((one for one in times.values() if one.failure is None), None)
     return Profile(
-        rows=with_ratios(rows, [times.get(pair) for pair in asked]),
-        noise=None if first is None else control_noise(first),
+        rows=tuple(one for pair, known in zip(asked, rows, strict=True) for one in visited.get(pair, (known,))),
+        noise=noise if first is None else control_noise(first),
         machine=_machine(),
         sizes={name: size for case in ready for name, size in case.sizes.items()},
         threads=threads,
@@ -127,11 +139,11 @@ def _timed(
     stamps: Mapping[Path, Stamp],
     on_step: Progress,
 ) -> dict[Pair, Times]:
-    """What is timed in turn: all but what cannot be run, and phones."""
+    """What is timed in turn: all but what cannot be run, phones and browsers."""
     jobs = {
         pair: _job(pair, case, ways, stamps)
         for pair in asked
-        if pair.broken is None and isinstance(case := cases[pair.artifact], Case) and not pair.android
+        if pair.broken is None and isinstance(case := cases[pair.artifact], Case) and not pair.by_itself
     }
 
     def tell(opening: int) -> None:
@@ -164,6 +176,46 @@ def _on_phone(pair: Pair, case: Case, ways: _Ways, on_step: Progress) -> Row:
     return found if ways.ops else replace(found, ops=())
 
 
+def _in_browser(
+    asked: Sequence[Pair],
+    cases: Mapping[Path, Case | MhEdgeError],
+    offer: Offer,
+    folder: Path,
+    ways: _Ways,
+    on_step: Progress,
+) -> tuple[dict[Pair, tuple[Row, ...]], float | None]:
+    """The rows of browsers, which are timed by themselves, and their noise."""
+    from mh_edge.profiling.browser import profile_in_browser
+
+    visits = {pair: case for pair in asked if pair.browser and isinstance(case := cases[pair.artifact], Case)}
+    return profile_in_browser(
+        visits,
+        offer,
+        folder / BROWSER,
+        threads=ways.threads,
+        runs=ways.runs,
+        seconds=ways.seconds,
+        rtol=ways.rtol,
+        fallback=ways.fallback,
+        on_step=on_step,
+    )
+
+
+def _offered(asked: Sequence[Pair], offer: Offer | None, settings: Mapping[str, Mapping[str, str]]) -> Offer | None:
+    """How the page is offered to browsers; None where none is asked for. Raises UsageError for an offer to nobody."""
+    if not any(pair.browser for pair in asked):
+        if offer is not None:
+            raise UsageError(
+                "--host, --port, --browser and --wait are for browsers, and none is named.", f"Add --device {BROWSER}."
+            )
+        return None
+    from mh_edge.profiling.browser import Offer
+
+    offer = replace(offer or Offer(), settings=settings.get(BROWSER, {}))
+    offer.require_sense()
+    return offer
+
+
 def _require_sense(
     asked: Sequence[Pair],
     seconds: float,
@@ -182,7 +234,7 @@ def _require_sense(
         )
     if rtol is not None and not 0 <= rtol < math.inf:
         raise UsageError(f"--rtol is {rtol}.", "Give a share of the largest number, such as 0.001.")
-    run = {pair.device for pair in asked} | ({BASELINE} if baseline else set())
+    run = {BROWSER if pair.browser else pair.device for pair in asked} | ({BASELINE} if baseline else set())
     if unused := [device for device in settings if device not in run]:
         key = next(iter(settings[unused[0]]), "")
         raise UsageError(
