@@ -1,5 +1,5 @@
 # make demo: install, train on real data, export, verify, compare.   make test: everything that must hold.
-# make test-delegates: runtimes and accelerators that need packages of their own.   make test-browser: the report, seen.
+# make test-delegates: runtimes and accelerators that need packages of their own.   make test-web: pages, seen in Chromium.
 # make bench: speed beside what else there is.   make coverage, make generated: the long tests.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
@@ -14,7 +14,7 @@ APT := apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-
 # What the tests of delegates need beside the delegates.
 TESTS := "hypothesis>=6.100" "pytest>=8.3" "pytest-timeout>=2.3"
 
-.PHONY: demo test test-delegates test-browser lint types imports tests format readme coverage generated bench bench-devices bench-quantization bench-scale clean
+.PHONY: demo test test-ray test-delegates test-web lint types imports tests format readme coverage generated bench bench-devices bench-quantization bench-scale clean
 
 demo: .venv/local
 	$(BIN)/python examples/00_digits/digits.py
@@ -45,10 +45,14 @@ test-delegates: .venv-delegates/ready .venv-delegates/vulkan/env .venv-tflite-ru
 
 DELEGATES := cpu openvino webgpu qnn xnnpack litert-builtin litert-reference litert-gpu litert-npu tflite-micro
 
-# Chromium comes from the system's packages.
-test-browser: .venv/dev
+# The report and the bundles for the web, in the system's Chromium; WebGPU on its software Vulkan.
+test-web: .venv/web tests/web/node_modules/.package-lock.json
 	command -v chromium > /dev/null || { $(APT) chromium fonts-dejavu-core; }
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest tests/web
+
+# What the example with Ray answers, beside a single process; the environment with TensorFlow exports its model.
+test-ray: .venv-ray/ready .venv-ray/example/digits.onnx
+	MH_EDGE_RAY_EXAMPLE=.venv-ray/example .venv-ray/bin/python -m pytest tests/ray
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -84,7 +88,7 @@ bench-scale: .venv-bench/ready
 	$(BENCH).scale --output tests/benchmarks/results/scale.md
 
 clean:
-	rm -rf .venv .venv-bench .venv-delegates .venv-tflite-runtime .venv-cuda .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf tests/web/node_modules .venv .venv-bench .venv-delegates .venv-tflite-runtime .venv-cuda .venv-ray .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/python: Makefile
 	$(PYTHON) -m venv .venv
@@ -114,6 +118,14 @@ clean:
 	.venv-cuda/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) -e ".[cuda]"
 	touch $@
 
+.venv-ray/ready: Makefile setup.cfg
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) -e ".[ray]"
+	touch $@
+
+.venv-ray/example/digits.onnx: .venv/local examples/08_scale_out_with_ray/export.py
+	$(BIN)/python examples/08_scale_out_with_ray/export.py $(@D)
+
 .venv/local: .venv/python setup.cfg
 	@echo "installing into .venv; TensorFlow is large, this takes a minute or more"
 	$(PIP) -e ".[local]"
@@ -122,4 +134,13 @@ clean:
 .venv/dev: .venv/python setup.cfg
 	@echo "installing into .venv; TensorFlow is large, this takes a minute or more"
 	$(PIP) -e ".[dev]"
+	touch $@
+
+.venv/web: .venv/dev
+	$(PIP) "playwright>=1.50,<2"
+	touch $@
+
+tests/web/node_modules/.package-lock.json: tests/web/package-lock.json
+	command -v npm > /dev/null || { $(APT) npm; }
+	npm ci --prefix tests/web --ignore-scripts --no-audit --no-fund
 	touch $@
