@@ -14,7 +14,7 @@ APT := apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-
 # What the tests of delegates need beside the delegates.
 TESTS := "hypothesis>=6.100" "pytest>=8.3" "pytest-timeout>=2.3"
 
-.PHONY: demo test test-ray test-delegates test-web lint types imports tests format readme coverage generated bench bench-devices bench-quantization bench-scale clean
+.PHONY: demo test test-android test-ray test-delegates test-web lint types imports tests format readme coverage generated bench bench-devices bench-quantization bench-scale clean
 
 demo: .venv/local
 	$(BIN)/python examples/00_digits/digits.py
@@ -49,6 +49,12 @@ DELEGATES := cpu openvino webgpu qnn xnnpack litert-builtin litert-reference lit
 test-web: .venv/web tests/web/node_modules/.package-lock.json
 	command -v chromium > /dev/null || { $(APT) chromium fonts-dejavu-core; }
 	$(BIN)/python -m pytest tests/web
+
+# The self-test of Android's bundles: Kotlin, by the compiler that a package of PyPI brings, on Debian's Java.
+test-android: .venv/dev .venv-kotlin/ready
+	test -e /usr/share/java/com.android.json.jar && command -v java > /dev/null || \
+		{ $(APT) openjdk-17-jre-headless libandroid-json-java; }
+	MH_EDGE_KOTLIN=.venv-kotlin/run_kotlin_kernel/jars $(BIN)/python -m pytest tests/bundling/test_android_kotlin.py
 
 # What the example with Ray answers, beside a single process; the environment with TensorFlow exports its model.
 test-ray: .venv-ray/ready .venv-ray/example/digits.onnx
@@ -88,7 +94,7 @@ bench-scale: .venv-bench/ready
 	$(BENCH).scale --output tests/benchmarks/results/scale.md
 
 clean:
-	rm -rf tests/web/node_modules .venv .venv-bench .venv-delegates .venv-tflite-runtime .venv-cuda .venv-ray .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf tests/web/node_modules .venv .venv-bench .venv-delegates .venv-tflite-runtime .venv-cuda .venv-kotlin .venv-ray .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/python: Makefile
 	$(PYTHON) -m venv .venv
@@ -111,6 +117,10 @@ clean:
 .venv-tflite-runtime/ready: Makefile setup.cfg
 	$(PYTHON) -m venv .venv-tflite-runtime
 	.venv-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check $(TESTS) -e ".[tflite-runtime,litert]"
+	touch $@
+
+.venv-kotlin/ready: Makefile
+	$(PIP) --no-deps --upgrade --target .venv-kotlin kotlin-jupyter-kernel==0.19.0.944
 	touch $@
 
 .venv-cuda/ready: Makefile setup.cfg
