@@ -22,7 +22,7 @@ from mh_edge.runtimes.base import PRECISIONS
 MOST_BYTES = 2**24
 """Of a bundle.json: each file and each golden array takes some hundred."""
 
-MOST_ARTIFACTS = 1000
+MOST_ARTIFACTS = 100
 """Of a bundle: each of them is run."""
 
 DTYPES = {"bool": 1, "float16": 2, "float32": 4, "float64": 8} | {
