@@ -14,7 +14,7 @@ APT := apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-
 # What the tests of delegates need beside the delegates.
 TESTS := "hypothesis>=6.100" "pytest>=8.3" "pytest-timeout>=2.3"
 
-.PHONY: demo test test-android test-ray test-delegates test-web lint types imports tests format readme coverage generated bench bench-devices bench-quantization bench-scale clean
+.PHONY: demo test test-arm64 test-android test-ray test-delegates test-web lint types imports tests format readme coverage generated bench bench-devices bench-quantization bench-scale clean
 
 demo: .venv/local
 	$(BIN)/python examples/00_digits/digits.py
@@ -60,6 +60,10 @@ test-android: .venv/dev .venv-kotlin/ready
 test-ray: .venv-ray/ready .venv-ray/example/digits.onnx
 	MH_EDGE_RAY_EXAMPLE=.venv-ray/example .venv-ray/bin/python -m pytest tests/ray
 
+# A kit for Linux on ARM, in a Debian of that architecture under an emulator.
+test-arm64: .venv/dev .venv-arm64/ready
+	MH_EDGE_ARM64=.venv-arm64 $(BIN)/python -m pytest tests/arm64
+
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -98,6 +102,10 @@ clean:
 
 .venv/python: Makefile
 	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv-arm64/ready: .venv/python tests/arm64/tree.sh
+	PYTHON=$(BIN)/python tests/arm64/tree.sh $(@D)
 	touch $@
 
 .venv-bench/ready: Makefile setup.cfg

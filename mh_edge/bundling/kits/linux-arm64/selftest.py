@@ -222,8 +222,8 @@ def crashed(runtime: str, code: int) -> str:
     if runtime != "tflite-runtime":
         return f"{runtime} crashed ({how}), perhaps for want of memory."
     return (
-        f"{runtime} crashed ({how}). Its last release does not know weights with a scale for each channel: pip install "
-        "ai-edge-litert, or quantize with mh-edge quantize --per-tensor."
+        f"{runtime} crashed ({how}). Integer weights with a scale for each channel do that to its last release: pip "
+        "install ai-edge-litert, or quantize with mh-edge quantize --per-tensor."
     )
 
 
