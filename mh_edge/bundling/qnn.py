@@ -19,7 +19,7 @@ from mh_edge.artifact import Artifact
 from mh_edge.bundling.golden import Case, Golden
 from mh_edge.bundling.platform import Kit, Member, Platform
 from mh_edge.errors import ConversionError, UnavailableError, UsageError
-from mh_edge.packages import pip_line, version
+from mh_edge.packages import pip_line, require, version
 from mh_edge.runtimes.apart import Apart
 from mh_edge.runtimes.ort.contents import compiled
 from mh_edge.runtimes.placement import Placement
@@ -35,8 +35,24 @@ LARGE, PADDING = "large", "mask row"
 65504, the end of float16, before they are scaled; and of those with a row that is all padding.
 """
 
+DOMAINS = ("", "com.microsoft")
+"""Of ONNX itself, and of EPContext."""
+
 CHIP, SDK = re.compile(rb"soc_type=(\w+);arch=(\d+)"), re.compile(rb"v(\d+\.\d+\.\d+)\.\d+")
 """Of what QNN's compiler writes into what it made: "SM8650" and "75", the version of Hexagon; "2.51.0", its own."""
+
+
+def _for_older_runtimes(context: Path, source: Path) -> None:
+    """Give the .onnx file around a context binary the version of the source, and the operator sets that it uses: ONNX
+    Runtime stamps it with the newest that it knows itself, which those on devices often do not yet.
+    """
+    onnx = require("onnx", QnnSession.extra, "the platform 'qnn'")
+    model = onnx.load_model(context)
+    model.ir_version = onnx.load_model(source, load_external_data=False).ir_version
+    used = sorted((one.domain, one.version) for one in model.opset_import if one.domain in DOMAINS)
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*one) for one in used)
+    onnx.save_model(model, context)
 
 
 class Qnn(Platform):
@@ -106,6 +122,7 @@ class Qnn(Platform):
             raise self._parts(artifact, placement)
         if not target.is_file():
             raise ConversionError(f"QNN wrote nothing for {str(artifact.path)!r}.", f"pip install --upgrade {PACKAGE}")
+        _for_older_runtimes(target, artifact.path)
         return (target,)
 
     def _parts(self, artifact: Artifact, placement: Placement) -> ConversionError:

@@ -13,6 +13,7 @@ from typing import Any
 import devices
 import graphs
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -81,6 +82,12 @@ def test_a_context_binary_runs_without_the_model_that_it_was_made_of(kit: Path) 
         assert session.signature.inputs[0].shape == (1, graphs.TIME, graphs.DIM)
         assert session.placement().whole
         assert session.run({"x": graphs.feeds()["x"]})["y"].std() > 0.01
+
+
+def test_older_runtimes_know_the_file_around_it(kit: Path) -> None:
+    model = onnx.load(kit / "models/attention_ctx.onnx")
+    assert model.ir_version == 10
+    assert {one.domain: one.version for one in model.opset_import} == {"": 23, "com.microsoft": 1}
 
 
 def test_the_selftest_passes_and_tells_a_number_that_is_off(kit: Path, tmp_path: Path) -> None:
