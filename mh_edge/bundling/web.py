@@ -89,8 +89,8 @@ browsers without relaxed SIMD (Safari).
 
 
 class Web(Platform):
-    """backends: "wasm" leaves out what WebGPU and WebNN need. node_modules: that folder, instead of the nearest from the
-    working directory upwards.
+    """backends: "wasm" leaves out what WebGPU and WebNN need. node_modules: that folder, instead of the nearest from
+    the working directory upwards.
     """
 
     name = "web"
@@ -145,7 +145,7 @@ class Web(Platform):
         return f"{runtime.package} {told['version']}"
 
     def _packages(self, runtime: Runtime) -> list[tuple[str, Path]]:
-        """(name in the bundle, file) of all that a runtime needs. Raises UnavailableError where something is missing."""
+        """(name in the bundle, file) of all that a runtime needs. Raises UnavailableError where one is missing."""
         wanted = {runtime.package: {**runtime.files, **(runtime.gpu if self.gpu else {})}, **runtime.needs}
         nearest = next((one for one in self._folders() if (one / runtime.package).is_dir()), None)
         found = []

@@ -7,6 +7,7 @@ machines reach it too; over plain http they then get neither these nor WebGPU, w
 from __future__ import annotations
 
 import argparse
+import contextlib
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,10 +45,8 @@ def main() -> None:
     folder = Path(__file__).resolve().parent
     with ThreadingHTTPServer((given.host, given.port), partial(Handler, directory=str(folder))) as server:
         print(f"http://{given.host}:{server.server_port}/", flush=True)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            pass
 
 
 if __name__ == "__main__":

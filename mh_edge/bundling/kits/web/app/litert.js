@@ -1,9 +1,14 @@
 /** A model on LiteRT.js. It takes fixed shapes, and float32, int32 and uint8. */
 
+import {sift} from "./sift.js";
+
 const FOLDER = new URL("../runtime/litert/", import.meta.url);
 
 /* Kinds of buffers in the memory of a GPU: TensorBufferType of LiteRT.js. */
 const ON_GPU = [20, 21, 26];
+
+/* What it tells at every start: of accelerators that it registers, and of libraries that no browser has. */
+const CHATTER = /^(INFO: |WARNING: \[npu_registry|I\d{4} )/;
 
 let loading = null;
 
@@ -40,6 +45,7 @@ export async function open({backend, threads, model, wasm, wasmFile}) {
 
 /** Load the runtime into this worker, from bytes that are already here. */
 async function load(lite, threaded, wasm, wasmFile) {
+  sift(CHATTER, () => {});
   const script = new URL(wasmFile.replace(/^.*\//, "wasm/").replace(/wasm$/, "js"), FOLDER).href;
   self.Module = {wasmBinary: new Uint8Array(wasm), mainScriptUrlOrBlob: script};
   return lite.loadLiteRt(new URL("wasm/", FOLDER).href, {threads: threaded});

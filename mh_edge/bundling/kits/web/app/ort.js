@@ -1,15 +1,17 @@
 /** A model on onnxruntime-web. */
 
 import {bytesOf, hold} from "./arrays.js";
+import {sift} from "./sift.js";
 
 const PROVIDERS = {webgpu: "WebGpuExecutionProvider", webnn: "WebNNExecutionProvider"};
 const CPU = "CPUExecutionProvider";
+/* Of the lines about nodes, so many are kept. */
 const ROOM = 4096;
 /* What ONNX Runtime's log calls its lines about nodes, and its lines at large. */
 const PLACED = /VerifyEachNodeIsAssignedToAnEp\]\s+(.*)/;
 const ITS_OWN = /\[[VIW]:onnxruntime:/;
 
-let lines = [];
+const lines = [];
 
 /**
  * @param {{backend: string, threads: number, model: ArrayBuffer, wasm: ArrayBuffer, data: Object<string, ArrayBuffer>,
@@ -18,11 +20,11 @@ let lines = [];
  *   each operation is placed, by the runtime's own log, which makes opening slower.
  */
 export async function open({backend, threads, model, wasm, data, options, sizes, prove}) {
-  if (prove) listen();
+  if (prove) sift(ITS_OWN, (line) => lines.length < ROOM && PLACED.test(line) && lines.push(PLACED.exec(line)[1].trim()));
   const ort = await import(`../runtime/onnxruntime-web/ort.${backend.startsWith("wasm") ? "wasm" : "webgpu"}.min.mjs`);
   ort.env.wasm.numThreads = threads;
   ort.env.wasm.wasmBinary = wasm;
-  lines = [];
+  lines.length = 0;
   const session = await ort.InferenceSession.create(new Uint8Array(model), {
     executionProviders: [backend.startsWith("wasm") ? "wasm" : backend],
     externalData: Object.entries(data).map(([path, bytes]) => ({path, data: new Uint8Array(bytes)})),
@@ -45,18 +47,6 @@ export async function open({backend, threads, model, wasm, data, options, sizes,
 function read({type, dims, data}) {
   const bytes = bytesOf(data).slice();
   return {dtype: type, shape: [...dims], data: hold(type, bytes.buffer, 0, data.length)};
-}
-
-/** Keep the runtime's own lines, which it writes to the console; let all others through. */
-function listen() {
-  for (const kind of ["error", "warn", "info", "log", "debug"]) {
-    const before = console[kind].bind(console);
-    console[kind] = (...words) => {
-      const line = words.join(" ");
-      if (!ITS_OWN.test(line)) before(...words);
-      else if (PLACED.test(line) && lines.length < ROOM) lines.push(PLACED.exec(line)[1].trim());
-    };
-  }
 }
 
 /** What the log says of the nodes: "All nodes placed on [X]. Number of nodes: 62", or the same for parts of them. */

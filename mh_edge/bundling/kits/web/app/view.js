@@ -1,7 +1,7 @@
 /** What the page shows of what it found. */
 
 import {chart} from "./chart.js";
-import {duration, e} from "./dom.js";
+import {duration, e, small} from "./dom.js";
 
 const place = (id) => document.getElementById(id);
 
@@ -48,7 +48,7 @@ function section(artifact, rows) {
 }
 
 function line(row, heads) {
-  const cell = (at, ...children) => e("td", {"data-label": heads[at]}, ...children);
+  const cell = (at, ...children) => e("td", {"data-label": heads[at], class: at > 2 ? "n" : null}, ...children);
   const backend = e("th", {scope: "row"}, e("b", {}, row.label), row.threads > 1 ? ` (${row.threads})` : "",
     row.adapter ? e("small", {}, row.adapter) : "");
   if (row.absent) return e("tr", {class: "absent"}, backend, e("td", {colspan: heads.length - 1, class: "wide"}, `Not here. ${row.absent}`));
@@ -65,7 +65,7 @@ function parity(row) {
   const worst = row.cases.reduce((a, b) => (b.share > a.share ? b : a));
   const right = row.cases.filter((one) => one.right).length;
   return e("span", {class: row.right ? "good" : "bad"}, `${row.right ? "✓" : "✕"} ${right} of ${row.cases.length} right`,
-    e("small", {}, worst.right ? `worst error ${worst.error.toPrecision(2)}, allowed ${worst.allowed.toPrecision(2)}` : sentence(worst)));
+    e("small", {}, worst.right ? `worst error ${small(worst.error)}, allowed ${small(worst.allowed)}` : sentence(worst)));
 }
 
 function placed({placement}) {
@@ -81,7 +81,7 @@ const cases = (row) => e("table", {class: "cases"},
   e("tbody", {}, row.cases.map((one) => e("tr", {},
     e("th", {scope: "row", class: one.right ? "" : "bad"}, `${one.right ? "✓" : "✕"} ${one.name}`), e("td", {}, String(one.time)),
     one.why ? e("td", {colspan: "3", class: "bad"}, one.why)
-      : [one.error.toPrecision(2), one.allowed.toPrecision(2), one.where].map((text) => e("td", {}, text))))));
+      : [small(one.error), small(one.allowed), one.where].map((text) => e("td", {}, text))))));
 
 function latency(rows) {
   return e("section", {}, e("h2", {}, "Latency"),
