@@ -35,8 +35,9 @@ tests: .venv/dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Sets of packages that are large, or exclude each other: an environment for each. Software Vulkan stands in for a GPU.
-test-delegates: .venv-delegates/ready .venv-delegates/vulkan/env .venv-tflite-runtime/ready .venv-cuda/ready
+test-delegates: .venv-delegates/ready .venv-delegates/vulkan/env .venv-delegates/onnxruntime/onnxruntime_c_api.h .venv-tflite-runtime/ready .venv-cuda/ready
 	command -v adb > /dev/null || { $(APT) adb; }
+	command -v c++ > /dev/null || { $(APT) g++; }
 	. .venv-delegates/vulkan/env && MH_EDGE_DEVICES="$(DELEGATES)" .venv-delegates/bin/python -m pytest tests/delegates \
 		--ignore tests/delegates/test_tflite_runtime.py --ignore tests/delegates/test_cuda.py
 	MH_EDGE_DEVICES=tflite-runtime .venv-tflite-runtime/bin/python -m pytest tests/delegates/test_tflite_runtime.py \
@@ -121,6 +122,10 @@ clean:
 
 .venv-delegates/vulkan/env: .venv-delegates/ready tests/delegates/vulkan.sh
 	tests/delegates/vulkan.sh $(@D)
+
+.venv-delegates/onnxruntime/onnxruntime_c_api.h: .venv-delegates/ready tests/delegates/ort_headers.sh
+	tests/delegates/ort_headers.sh $(@D)
+	touch $@
 
 .venv-tflite-runtime/ready: Makefile setup.cfg
 	$(PYTHON) -m venv .venv-tflite-runtime

@@ -83,11 +83,10 @@ class Parser {
       static const char kShort[] = "b\bf\fn\nr\rt\t";
       const char code = *++at_;
       if (code == 'u') {
-        unsigned long point = std::strtoul(std::string(at_ + 1, 4).c_str(), nullptr, 16);
-        at_ += 4;
-        if (point >= 0xd800 && point < 0xdc00 && at_[1] == '\\') {  // the second half follows
-          point = 0x10000 + ((point - 0xd800) << 10) + std::strtoul(std::string(at_ + 3, 4).c_str(), nullptr, 16) - 0xdc00;
-          at_ += 6;
+        unsigned long point = hex();
+        if (point >= 0xd800 && point < 0xdc00 && at_[1] == '\\' && at_[2] == 'u') {  // the second half follows
+          at_ += 2;
+          point = 0x10000 + ((point - 0xd800) << 10) + hex() - 0xdc00;
         }
         utf8(point, found);
       } else {
@@ -97,6 +96,11 @@ class Parser {
     }
     expect('"');
     return found;
+  }
+  unsigned long hex() {  // the four digits behind the u
+    const std::string digits(at_ + 1, strnlen(at_ + 1, 4));
+    at_ += digits.size();
+    return std::strtoul(digits.c_str(), nullptr, 16);
   }
   static void utf8(unsigned long point, std::string& to) {
     const int more = point < 0x80 ? 0 : point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
@@ -181,7 +185,8 @@ inline Ort::Session session(Ort::Env& env, const Json& artifact, const std::stri
 }
 
 // Runs the model on named arrays -> its outputs, in the order of `outputs`.
-inline std::vector<Ort::Value> run(Ort::Session& session, const Json& inputs, const Json& outputs, std::string& content) {
+inline std::vector<Ort::Value> run(Ort::Session& session, const Json& inputs, const Json& outputs,
+                                   std::string& content) {
   std::vector<const char*> in, out;
   std::vector<Ort::Value> values;
   for (const auto& [name, told] : inputs.fields) {
