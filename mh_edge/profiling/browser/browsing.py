@@ -135,7 +135,7 @@ def _visited(
             _attend(visit, server, offer, on_step)
         except UnavailableError as error:
             lost = error
-    if lost is None and any(one.failure is None and one.to_time for one in visit.found.values()):
+    if lost is None and (len(visit.found) < len(wanted) or any(one.to_time for one in visit.found.values())):
         lost = UnavailableError("the page said that it was done, and has not timed all.", "Run it again.")
     return visited(visit, server.browser or "", place.loopback, lost)
 
