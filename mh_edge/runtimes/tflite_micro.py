@@ -98,7 +98,7 @@ class MicroSession(Session):
                 )
         self._content = self.path.read_bytes()
         model = self._module.convert_bytearray_to_object(self._content)
-        self._inputs, self._outputs = self._places(model)
+        self.input_places, self.output_places = self._places(model)
         self._enough = len(self._content) * ARENA_PER_BYTE + ARENA_BESIDE + _tensor_bytes(model)
         if any(tensor.quantization and tensor.quantization.scale is not None for tensor in model.subgraphs[0].tensors):
             self.precision = "integers"
@@ -106,8 +106,8 @@ class MicroSession(Session):
     def _open(self) -> Signature:
         self._interpreter = self._made()
         told = self._told
-        self.input_scales = _scales(told.inputs, map(self._interpreter.get_input_details, self._inputs))
-        self.output_scales = _scales(told.outputs, map(self._interpreter.get_output_details, self._outputs))
+        self.input_scales = _scales(told.inputs, map(self._interpreter.get_input_details, self.input_places))
+        self.output_scales = _scales(told.outputs, map(self._interpreter.get_output_details, self.output_places))
         return told
 
     def _places(self, model: Any) -> tuple[list[int], list[int]]:
@@ -169,23 +169,23 @@ class MicroSession(Session):
         failed = None
         with printed() as said:
             try:
-                for array, place in zip(feeds.values(), self._inputs, strict=True):
+                for array, place in zip(feeds.values(), self.input_places, strict=True):
                     self._interpreter.set_input(array, place)
                 self._interpreter.invoke()
             except (ValueError, RuntimeError) as error:
                 failed = error
         if failed is not None:
             raise self._unreadable("".join(said) or str(failed)) from failed
-        return [np.array(self._interpreter.get_output(place)) for place in self._outputs]
+        return [np.array(self._interpreter.get_output(place)) for place in self.output_places]
 
     def _prepared(self, feeds: dict[str, np.ndarray]) -> Callable[[], object]:
-        given = list(zip(feeds.values(), self._inputs, strict=True))
+        given = list(zip(feeds.values(), self.input_places, strict=True))
 
         def call() -> list[np.ndarray]:
             for array, place in given:
                 self._interpreter.set_input(array, place)
             self._interpreter.invoke()
-            return [self._interpreter.get_output(place) for place in self._outputs]
+            return [self._interpreter.get_output(place) for place in self.output_places]
 
         return call
 
