@@ -63,6 +63,7 @@ def test_each_example_has_one_script_and_a_readme_that_names_it() -> None:
         "03_hidden_dim",
         "04_regularization",
         "05_multi_head_attention",
+        "06_deploy_raspberry_pi",
         "08_scale_out_with_ray",
         "own_rule",
     ]
@@ -111,6 +112,14 @@ def test_attention_on_itself_and_on_other_lengths(tmp_path: Path) -> None:
     assert query.shape == ("batch", "query_sequence", 6)
     assert key.shape == ("batch", "key_sequence", 7)
     assert value.shape == ("batch", "key_sequence", 4)
+
+
+def test_a_kit_for_a_raspberry_pi(tmp_path: Path) -> None:
+    printed = run(EXAMPLES / "06_deploy_raspberry_pi/deploy.py", tmp_path)
+    assert shares(printed)[0] > 60  # a tenth is chance
+    assert_proven(tmp_path, "digits")
+    assert "PASS: 3 of 3 models are right here." in printed
+    assert (tmp_path / "out/kit/sample.py").exists()
 
 
 def test_own_rule_by_decorator(tmp_path: Path) -> None:
