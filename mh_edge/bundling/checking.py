@@ -18,7 +18,6 @@ from typing import Any
 from mh_edge.bundling import golden
 from mh_edge.bundling.archive import Files, Unreadable, opened
 from mh_edge.bundling.layout import BUNDLE_FILE
-from mh_edge.bundling.paths import fault
 from mh_edge.bundling.platform import PLATFORMS, platform
 from mh_edge.bundling.told import MOST_BYTES, Entry, Listed, Told, intact, parsed, told
 from mh_edge.bundling.told import golden as golden_of
@@ -209,7 +208,7 @@ def _require_inside(entry: Entry, folder: Path, bundle: Path) -> None:
     except ValueError:
         return  # no protobuf, as the runtime will say
     for name in outside:
-        if fault(name) or str(PurePosixPath(entry.path).parent / name) not in entry.data:
+        if str(PurePosixPath(entry.path).parent / name) not in entry.data:
             raise InputError(
                 f"{entry.path!r} in {str(bundle)!r} reads {name!r}, which is none of its files.",
                 "Do not open it with another program either.",
