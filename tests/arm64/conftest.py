@@ -4,82 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from emulator import Device
+from kit_models import attention, convolution, lstm_heads, stream
 
 import mh_edge
-from mh_edge.quiet import quiet
-
-with quiet():
-    import keras
-
-    from mh_edge.layers import MultiHead, MultiHeadAttention
-
-LIMIT = 300  # seconds; a self-test takes about ten, most of them for importing numpy
-
-BIAS = (0.25, -1.5, 0.75, 2.0)
-"""Of the last layer of `lstm_heads`: to be found in the bytes of a file."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """An emulated machine. root: made by tree.sh."""
-
-    root: Path
-
-    def run(self, cpu: str, runtime: str, *command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-        """Python there, with one runtime and numpy and nothing else."""
-        emulator = [self.root / "qemu-aarch64", "-cpu", cpu, "-L", self.root / "debian"]
-        return subprocess.run(
-            [*emulator, self.root / "debian/usr/bin/python3.11", *command],
-            cwd=folder,
-            env={"PATH": "/usr/bin", "PYTHONPATH": str(self.root / runtime)},
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
 
 
 @pytest.fixture(scope="session")
 def device() -> Device:
     return Device(Path(os.environ["MH_EDGE_ARM64"]).resolve())
-
-
-def attention() -> keras.Model:
-    """(batch, steps, 6), zeros are masked -> (batch, 4)."""
-    rows = keras.Input((None, 6), name="rows")
-    seen = MultiHeadAttention(head_num=2, activation="tanh")(keras.layers.Masking()(rows))
-    return keras.Model(rows, keras.layers.Dense(4)(keras.layers.GlobalMaxPooling1D()(seen)), name="attention")
-
-
-def lstm_heads() -> keras.Model:
-    """(batch, steps, 6), zeros are masked -> (batch, 4)."""
-    rows = keras.Input((None, 6), name="rows")
-    heads = MultiHead(keras.layers.LSTM(8), layer_num=3)(keras.layers.Masking()(rows))
-    last = keras.layers.Dense(4, name="last")
-    model = keras.Model(rows, last(keras.layers.Flatten()(heads)), name="lstm_heads")
-    last.bias.assign(BIAS)
-    return model
-
-
-def stream() -> keras.Model:
-    """(batch, steps, 3) -> (batch, steps, 5)."""
-    x = keras.Input((None, 3), name="x")
-    return keras.Model(x, keras.layers.LSTM(5, return_sequences=True, name="lstm")(x), name="stream")
-
-
-def convolution() -> keras.Model:
-    """(1, 12, 6) -> (1, 4)."""
-    x = keras.Input((12, 6), batch_size=1, name="x")
-    seen = keras.layers.Conv1D(8, 3, padding="same", activation="relu")(x)
-    seen = keras.layers.Dense(8, activation="relu")(seen)
-    return keras.Model(x, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling1D()(seen)), name="convolution")
 
 
 @pytest.fixture(scope="session")
