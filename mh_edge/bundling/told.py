@@ -25,6 +25,9 @@ MOST_BYTES = 2**24
 MOST_ARTIFACTS = 100
 """Of a bundle: each of them is run."""
 
+MOST_GOLDEN = 2**28
+"""Bytes of the golden arrays of an artifact, which are read whole; bundles have a hundredth of it."""
+
 DTYPES = {"bool": 1, "float16": 2, "float32": 4, "float64": 8} | {
     f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)
 }
@@ -163,6 +166,8 @@ def _entry(read: _Reader, one: Any, where: str, files: Mapping[str, Listed]) -> 
     for path in found.needs:
         if not isinstance(path, str) or path not in files:
             raise read.wrong(where, path, "a listed file")
+    if (size := files[found.golden].bytes) > MOST_GOLDEN:
+        raise read.wrong(f"files[{found.golden!r}].bytes", size, f"at most {MOST_GOLDEN} of golden arrays")
     return found
 
 

@@ -223,6 +223,7 @@ LIES: dict[str, tuple[Change, str]] = {
     "nothing_allowed": (lambda told: arrays(told)["outputs"]["y"].pop("allowed"), "None at"),
     "anything_allowed": (lambda told: arrays(told)["outputs"]["y"].update(allowed=float("inf")), "'inf' at"),
     "less_than_nothing": (lambda told: arrays(told)["outputs"]["y"].update(allowed=-0.1), "-0.1 at"),
+    "large": (lambda told: told["files"]["golden/square.onnx.bin"].update(bytes=2**40), "1099511627776 at files"),
     "last": (lambda told: told["artifacts"][0]["golden"]["cases"].pop(), "bytes of golden arrays"),
 }  # fmt: skip
 
