@@ -124,6 +124,7 @@ class Web(Platform):
             kit.copy(f"sample-{one}.html", f"sample-{one}.js")
         kit.readme(
             runtimes=" and ".join(versions.values()),
+            lies="lie" if len(versions) > 1 else "lies",
             samples=" and ".join(f"`sample-{one}.html`" for one in formats),
         )
         return {

@@ -2,8 +2,10 @@
 
 /* A number that is measured is so many ticks of the clock long, so a tick is at most 5 % of it. */
 const TICKS = 20;
-const LONGEST_LOOK = 50;
-const FIRST_LOOK = 5;
+/* Milliseconds in which the clock is watched, at least and at most. */
+const FIRST_LOOK = 5, LONGEST_LOOK = 50;
+/* The quickest of so many tries says how long a call takes. */
+const LOOKS = 3;
 
 /** The smallest step of performance.now() that can be seen, in milliseconds. */
 export function tick() {
@@ -14,7 +16,7 @@ export function tick() {
     if (now > last) least = Math.min(least, now - last);
     last = now;
   }
-  return least;
+  return Math.min(least, LONGEST_LOOK);
 }
 
 /**
@@ -25,33 +27,45 @@ export function tick() {
  * @returns {Promise<{group: number, ms: number[][]}>} ms: of each session, the mean of `group` calls in a row
  */
 export async function time(calls, {seconds, count, warm, most}) {
-  const once = await warmed(calls, warm * 1000);
-  const group = Math.max(1, Math.ceil((TICKS * tick()) / once), count ? 0 : Math.ceil((seconds * 1000) / once / most));
-  const ms = calls.map(() => []);
-  const enough = count ? () => ms[0].length * group >= count : () => ms[0].reduce((a, b) => a + b, 0) * group >= seconds * 1000;
-  let spent = 0;
-  do {
-    for (const [which, call] of calls.entries()) {
-      const start = performance.now();
-      for (let i = 0; i < group; i++) await call();
-      ms[which].push((performance.now() - start) / group);
+  await warmed(calls, warm * 1000);
+  let group = await grouped(calls[0], count ? 0 : (seconds * 1000) / most);
+  let ms = calls.map(() => []);
+  for (let spent = 0; ms[0].length < most && (count ? ms[0].length * group < count : spent < seconds * 1000 || !spent);) {
+    const took = [];
+    for (const call of calls) took.push(await lasted(call, group));
+    if (Math.min(...took) <= 0) {
+      // The group was chosen in a slow moment: begin anew with a longer one.
+      [group, spent, ms] = [2 * group, 0, calls.map(() => [])];
+      continue;
     }
-    spent += ms[0].at(-1) * group;
-  } while (ms[0].length < most && (count ? !enough() : spent < seconds * 1000));
+    took.forEach((one, which) => ms[which].push(one / group));
+    spent += took[0];
+  }
   return {group, ms};
 }
 
-/** Call until the time is up; how long a call took in the later half of it, in milliseconds, more than 0. */
+/** Milliseconds that so many calls in a row take. */
+async function lasted(call, count) {
+  const start = performance.now();
+  for (let i = 0; i < count; i++) await call();
+  return performance.now() - start;
+}
+
+/** How many calls in a row take TICKS of the clock, and at least so many milliseconds, even when they are quick. */
+async function grouped(call, least) {
+  const enough = Math.max(TICKS * tick(), least);
+  for (let group = 1; ; group *= 2) {
+    const took = [];
+    for (let i = 0; i < LOOKS; i++) took.push(await lasted(call, group));
+    const quickest = Math.min(...took);
+    if (quickest >= enough) return group;
+    if (quickest > 0) group = Math.max(group, Math.floor(((group * enough) / quickest) * 0.6));
+  }
+}
+
 async function warmed(calls, until) {
   const start = performance.now();
-  let half = null, done = 0, now;
-  do {
-    for (const call of calls) await call();
-    now = performance.now();
-    if (half !== null) done++;
-    else if (now - start >= until / 2) half = now;
-  } while (now - start < until || !done);
-  return Math.max((now - half) / done / calls.length, 1e-3);
+  do for (const call of calls) await call(); while (performance.now() - start < until);
 }
 
 /** The value below which a share of the numbers lies. */
