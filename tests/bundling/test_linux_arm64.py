@@ -114,6 +114,16 @@ def test_other_numbers_and_a_missing_runtime_fail(kit: Path) -> None:
     assert "Not tested, as it was not asked for: square.onnx\n" in done.stdout
 
 
+def test_the_sample_calls_a_model_with_each_row(kit: Path) -> None:
+    x = np.arange(6, dtype="float64").reshape(3, 2)
+    np.savez(kit / "inputs.npz", x=x)
+    command = [sys.executable, "sample.py", "square.onnx", "inputs.npz", "outputs.npz"]
+    subprocess.run(command, cwd=kit, check=True, timeout=60)
+    with np.load(kit / "outputs.npz") as outputs:
+        (y,) = (outputs[name] for name in outputs.files)
+    np.testing.assert_array_equal(y, (x * x).astype("float32"))
+
+
 def test_an_opset_that_is_too_new_names_the_version(module: ModuleType) -> None:
     entry: dict[str, Any] = {"opset": 23, "details": {"onnxruntime": "1.23"}}
     assert 'pip install "onnxruntime>=1.23"' in module.unopened(entry, "onnxruntime", "1.19.2", ValueError("no"))

@@ -61,6 +61,9 @@ class Model:
 
     def __call__(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once. Arrays are made what the model takes (float64 becomes float32)."""
+        missing = [name for name in self.inputs if name not in arrays and name not in self.states]
+        if missing or not arrays.keys() <= self.inputs.keys():
+            raise ValueError(f"{self.entry['name']} takes {', '.join(self.inputs)}; given is {', '.join(arrays)}.")
         feeds = {name: np.asarray(array, self.inputs[name]["dtype"]) for name, array in arrays.items()}
         feeds = {**self._zeros(feeds), **self._kept, **feeds}
         outputs = self._run({name: feeds[name] for name in self.inputs})
@@ -124,6 +127,8 @@ def main(name: str, source: str, target: str) -> None:
     model = Model(name)
     with np.load(source, allow_pickle=False) as arrays:
         rows = {key: arrays[key] for key in arrays.files}
+    if len({len(array) for array in rows.values()}) != 1:
+        raise SystemExit(f"The arrays of {source} differ in their first axis, which counts the calls.")
     calls = [model(dict(zip(rows, row))) for row in zip(*rows.values())]
     stacked = {key: np.stack([call[key] for call in calls]) for key in calls[0]}
     np.savez(target, **stacked)

@@ -235,7 +235,9 @@ def runtime_for(entry: dict, asked: str | None) -> str:
     wanted = [name for name, kind in RUNTIMES.items() if kind == entry["format"] and asked in (None, name)]
     runtime = next((name for name in wanted if name in found), None)
     if runtime is None:
-        raise Failure(f"{' or '.join(wanted)} is not installed: pip install {wanted[0]}")
+        needed = entry["details"].get("onnxruntime")
+        package = f'"onnxruntime>={needed}"' if needed else wanted[0]
+        raise Failure(f"{' or '.join(wanted)} is not installed: pip install {package}")
     numpy = version("numpy", "numpy")
     if runtime == "tflite-runtime" and numbers(numpy)[0] > 1:
         raise Failure(f'tflite-runtime was built for numpy 1, and {numpy} is installed: pip install "numpy<2"')
@@ -323,8 +325,9 @@ def show(found: dict) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     print("", *notes, sep="\n")
-    threads = "1 thread" if found["threads"] == 1 else f"{found['threads']} threads"
-    print(f"Times: calls with the first golden case, {threads}.")
+    if any("latency" in one for one in found["artifacts"]):
+        threads = "1 thread" if found["threads"] == 1 else f"{found['threads']} threads"
+        print(f"Times: calls with the first golden case, {threads}.")
     if found["left"]:
         print(f"Not tested, as {'they were' if len(found['left']) > 1 else 'it was'} not asked for: ", end="")
         print(", ".join(found["left"]))
@@ -349,6 +352,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="for the computations of a model [1]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+    if arguments.threads < 1:
+        parser.error(f"--threads {arguments.threads}: it takes at least 1.")
     try:
         found = run(arguments)
     except Failure as failure:
