@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from mh_edge.program import program
 from mh_edge.rulecheck import build_case
 from mh_edge.rules import rules_for
 from mh_edge.verification import verify
@@ -65,9 +66,8 @@ FIXED = [case for case in CASES if case.id.endswith(("masked", "masked_sequences
 def test_fixed_sizes_leave_no_shape_arithmetic(rule, case, tmp_path):
     keras.utils.set_random_seed(1)
     model = case.build()
-    source, _ = convert(model, tmp_path / "free.onnx")
-    sizes = dict.fromkeys(source.signature.free_dims(), 7) | {"batch": 2}
-    _, path = convert(model, tmp_path / "fixed.onnx", **sizes)
+    sizes = dict.fromkeys(program(model).signature.free_dims(), 7) | {"batch": 2}
+    source, path = convert(model, tmp_path / "fixed.onnx", **sizes)
     assert not {"Shape", "Range"} & set(operations(path))
     result = verify(source, [path])
     assert result.passed, result.to_json()

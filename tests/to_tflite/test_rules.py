@@ -8,6 +8,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from mh_edge.layers.attention import ADDITIVE_MASK
+from mh_edge.program import program
 from mh_edge.rulecheck import build_case
 from mh_edge.rules import rules_for
 from mh_edge.runtimes import open_session
@@ -77,8 +78,7 @@ FIXED = [case for case in CASES if case.id.endswith(("masked", "sequences", "his
 def test_fixed_sizes_and_a_batch_of_two(rule, case, tmp_path):
     keras.utils.set_random_seed(1)
     model = case.build()
-    source, _ = convert(model, tmp_path / "free.tflite")
-    lengths = {name: 5 + number for number, name in enumerate(source.signature.free_dims()) if name != "batch"}
+    lengths = {name: 5 + number for number, name in enumerate(program(model).signature.free_dims()) if name != "batch"}
     if rule.name == "ScaledDotProductAttention" and "k_sequence" in lengths:
         lengths["v_sequence"] = lengths["k_sequence"]
     result = proven(model, tmp_path / "fixed.tflite", batch=2, **lengths)
