@@ -64,6 +64,7 @@ def test_each_example_has_one_script_and_a_readme_that_names_it() -> None:
         "04_regularization",
         "05_multi_head_attention",
         "06_deploy_raspberry_pi",
+        "07_deploy_web",
         "08_scale_out_with_ray",
         "own_rule",
     ]
@@ -120,6 +121,14 @@ def test_a_kit_for_a_raspberry_pi(tmp_path: Path) -> None:
     assert_proven(tmp_path, "digits")
     assert "PASS: 3 of 3 models are right here." in printed
     assert (tmp_path / "out/kit/sample.py").exists()
+
+
+def test_a_model_for_the_web_is_proven_before_packages_of_npm_are_missed(tmp_path: Path) -> None:
+    """With them, the bundle is made by `make test-web`."""
+    printed = run(EXAMPLES / "07_deploy_web/deploy_web.py", tmp_path)
+    assert shares(printed)[0] > 60  # a tenth is chance
+    assert (tmp_path / "out/digits.onnx").is_file()
+    assert "npm install onnxruntime-web@1.30" in printed
 
 
 def test_own_rule_by_decorator(tmp_path: Path) -> None:
