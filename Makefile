@@ -1,5 +1,6 @@
 # make demo: install, train on real data, export, verify, compare.   make test: everything that must hold.
 # make test-delegates: runtimes and accelerators that need packages of their own.   make test-web: pages, seen in Chromium.
+# make test-arm64, test-android: bundles on emulated processors, and on Java.   make test-ray: the example with Ray.
 # make bench: speed beside what else there is.   make coverage, make generated: the long tests.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
