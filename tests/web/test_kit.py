@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 
 import mh_edge
 from mh_edge.quiet import quiet
+from program_on_path import environment
 from web.browsing import Chromium
 
 PACKAGES = {"node_modules": str(Path(__file__).parent / "node_modules")}
@@ -175,6 +176,31 @@ def test_the_sample_runs(browser: Chromium, kit: Path, kind: str) -> None:
     with served(["serve.py", "--port", "0"], kit) as address:
         browser.open(f"{address}sample-{kind}.html")
         browser.page.wait_for_function("document.getElementById('out').textContent.startsWith('y:')")
+
+
+def test_a_graph_that_webgpu_does_not_take_whole_is_a_sentence(browser: Chromium, tmp_path: Path) -> None:
+    with quiet():
+        import keras
+
+        x = keras.Input((400, 3), batch_size=1, name="x")
+        loop = keras.Model(x, keras.layers.GRU(4, reset_after=False)(x))
+    mh_edge.export(loop, tmp_path / "loop.tflite", formats=["tflite"])
+    with opened(
+        browser, mh_edge.bundle([tmp_path / "loop.tflite"], "web", tmp_path / "kit", settings=PACKAGES).path
+    ) as found:
+        webgpu, wasm = (rows(found)["loop.tflite", one] for one in ("webgpu", "wasm"))
+        assert wasm["right"]
+        assert "does not take the whole model (WHILE: Operation is not supported" in webgpu["error"]
+        assert "WHILE" in browser.value("document.querySelector('#verdict.failed').innerText")
+
+
+def test_the_example_makes_a_bundle_that_webgpu_takes_whole(browser: Chromium, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(PACKAGES["node_modules"])
+    script = Path(__file__).parents[2] / "examples/07_deploy_web/deploy_web.py"
+    subprocess.run([sys.executable, str(script), "out"], cwd=tmp_path, env=environment(tmp_path / "bin"), check=True)
+    with opened(browser, tmp_path / "out/web") as found:
+        assert found["passed"]
+        assert rows(found)["digits.onnx", "webgpu"]["placement"]["whole"]
 
 
 def test_a_plain_server_gives_one_thread_and_the_page_says_why(browser: Chromium, small: Path) -> None:

@@ -24,7 +24,7 @@ export function chart(rows) {
     rows.map((row) => lane(row, at, marks)));
 }
 
-function lane({artifact, label, latency}, at, marks) {
+function lane({artifact, label, latency, group}, at, marks) {
   const figures = [["p50", latency.p50], ["p90", latency.p90]].map(([name, ms]) => `${name} ${duration(ms)}`).join(", ");
   const line = (ms, top, kind) => svg("line", {x1: `${at(ms)}%`, x2: `${at(ms)}%`, y1: `${top}%`, y2: "100%", class: kind});
   const drawing = svg("svg", {class: "ridge", role: "img", "aria-label": `${artifact.name} on ${label}: ${figures}`},
@@ -34,7 +34,7 @@ function lane({artifact, label, latency}, at, marks) {
     line(latency.p90, 34, "p90"), line(latency.p50, 0, "p50"));
   return e("div", {class: "lane"},
     e("div", {class: "label"}, e("b", {}, label), e("small", {}, artifact.name),
-      e("small", {}, `${figures}, ${latency.calls.toLocaleString("en")} calls`)),
+      e("small", {}, `${figures}, ${latency.calls.toLocaleString("en")} calls${group > 1 ? `, ${group} at a time` : ""}`)),
     e("div", {class: "track"}, drawing));
 }
 

@@ -7,9 +7,17 @@ const FOLDER = new URL("../runtime/litert/", import.meta.url);
 /* Kinds of buffers in the memory of a GPU: TensorBufferType of LiteRT.js. */
 const ON_GPU = [20, 21, 26];
 
-/* What it tells at every start: of accelerators that it registers, and of libraries that no browser has. */
-const CHATTER = /^(INFO: |WARNING: \[npu_registry|I\d{4} )/;
+/* What it tells at every start: of accelerators that it registers, and of libraries that no browser has; and what it
+ * tells of a graph that WebGPU does not take whole: the operations, and how many go where. */
+const CHATTER = /^(INFO: |WARNING: \[npu_registry|I\d{4} |ERROR: Following operations)|operations will run on the GPU|^%c\[LiteRT\]/;
+const REFUSED = /^(?!INFO|WARNING|ERROR)[A-Z][A-Z0-9_]*: /;
 
+const PROOFS = {
+  wasm: "LiteRT.js was asked for WebAssembly alone.",
+  webgpu: "LiteRT.js says that the GPU has the whole graph, and takes its inputs in the GPU's memory.",
+};
+
+const refused = new Set();
 let loading = null;
 
 /** As of ort.js; what LiteRT.js has no use for is left out. */
@@ -22,11 +30,12 @@ export async function open({backend, threads, model, wasm, wasmFile}) {
     cpuOptions: {numThreads: threads},
     gpuOptions: {precision: "fp32"},
   });
+  if (backend === "webgpu") requireWhole(compiled);
   const outputs = compiled.getOutputDetails();
   return {
     runtime: "LiteRT.js",
     threads: Math.min(threads, runtime.liteRtWasm.getThreadCount()),
-    placement: placement(compiled, backend),
+    placement: {nodes: null, on_device: null, partitions: null, whole: true, fallbacks: [], proof: PROOFS[backend] ?? PROOFS.wasm},
     prepare: (inputs) =>
       Object.fromEntries(Object.entries(inputs).map(([name, {data, shape}]) => [name, new lite.Tensor(data, shape)])),
     async run(feeds) {
@@ -46,20 +55,17 @@ export async function open({backend, threads, model, wasm, wasmFile}) {
 /** Load the runtime into this worker, from bytes that are already here. */
 async function load(lite, threaded, wasm, wasmFile) {
   sift(CHATTER, () => {});
+  sift(REFUSED, (line) => refused.add(line.trim().replace(/\.$/, "")));
   const script = new URL(wasmFile.replace(/^.*\//, "wasm/").replace(/wasm$/, "js"), FOLDER).href;
   self.Module = {wasmBinary: new Uint8Array(wasm), mainScriptUrlOrBlob: script};
   return lite.loadLiteRt(new URL("wasm/", FOLDER).href, {threads: threaded});
 }
 
-function placement(compiled, backend) {
-  const used = compiled.options.accelerator;
-  const gpu = used === "webgpu" && compiled.getInputDetails()
-    .every((one) => [...one.supportedBufferTypes].every((kind) => ON_GPU.includes(kind)));
-  const whole = backend !== "webgpu" || (gpu && compiled.isFullyAccelerated);
-  const proof = backend !== "webgpu"
-    ? "LiteRT.js was asked for WebAssembly alone."
-    : whole
-      ? "LiteRT.js says that the GPU has the whole graph, and takes its inputs in the GPU's memory."
-      : `LiteRT.js says that WebGPU has ${gpu ? "not the whole graph" : "nothing of the graph"}; WebAssembly has the rest.`;
-  return {nodes: null, on_device: null, partitions: null, whole, fallbacks: [], proof};
+/** Throw where WebGPU has not the whole graph: the builds of LiteRT.js that all browsers load cannot share one. */
+function requireWhole(compiled) {
+  const there = compiled.options.accelerator === "webgpu" && compiled.isFullyAccelerated;
+  const inputs = compiled.getInputDetails().flatMap((one) => [...one.supportedBufferTypes]);
+  if (there && inputs.every((kind) => ON_GPU.includes(kind))) return;
+  const why = refused.size ? ` (${[...refused].join("; ")})` : "";
+  throw new Error(`WebGPU does not take the whole model${why}, and LiteRT.js cannot share one between WebGPU and WebAssembly.`);
 }

@@ -87,7 +87,8 @@ function latency(rows) {
   return e("section", {}, e("h2", {}, "Latency"),
     e("p", {class: "lead"}, "Height: how often a call took that long, up to p99 (smoothed); slower is further right, on a "
       + "logarithmic axis. The tall line is p50, the short one p90. Each backend is opened afresh twice, in turn with the "
-      + "others, and warmed up before it is timed; a call gives the inputs of the first golden case and takes the outputs."),
+      + "others, and warmed up before it is timed; a call gives the inputs of the first golden case and takes the outputs. "
+      + "Calls too short for the browser's clock are timed several at a time: each number is their mean."),
     chart(rows));
 }
 
