@@ -62,7 +62,7 @@ class Visits:
             threads.append(threading.Thread(target=play, args=[url]))
             threads[0].start()
 
-        names = [f"browser:{one}" for one in backends] or ["browser"]
+        names = [f"browser:{one}".rstrip(":") for one in backends or [""]]
         asked = {Pair(self.case.artifact, name, True): self.case for name in names}
         offer = Offer(wait=wait, settings={"node_modules": str(self.modules)}, on_address=told)
         self.count += 1
@@ -136,7 +136,7 @@ def test_rows_of_every_backend(visits: Visits) -> None:
     assert "each time is the mean of 3 calls" in gpu.notes[1]
     assert gpu.latency is not None
     assert (gpu.latency.p90, gpu.latency.quantiles, gpu.latency.calls) == (None, (), 36 * OPENINGS)
-    assert (webnn.latency, webnn.notes) == (None, ("Chrome 156 on Android 15 has no webnn: There is none.",))
+    assert (webnn.latency, webnn.notes) == (None, ("Chrome 156 on Android 15 has no webnn here: There is none.",))
     assert all(one.to_json() for one in (wasm, threads, gpu, webnn))
 
 
@@ -144,7 +144,15 @@ def test_a_backend_by_name_must_be_there(visits: Visits) -> None:
     (row,) = visits(lambda browser: play(browser, {}), "webgpu")
     assert row.failure is not None
     assert (row.device, row.failure.exit_code) == ("browser:webgpu", 6)
-    assert row.failure.message == "Chrome 156 on Android 15 has no webgpu: There is none."
+    assert row.failure.message == "Chrome 156 on Android 15 has no webgpu here: There is none."
+
+
+def test_a_backend_by_name_beside_all(visits: Visits) -> None:
+    *others, first = visits(lambda browser: play(browser, {}), "", "webgpu")
+    assert [row.device for row in (*others, first)] == [
+        f"browser:{one}" for one in ("wasm", "wasm-threads", "webnn", "webgpu")
+    ]
+    assert [row.failure and row.failure.exit_code for row in (*others, first)] == [None, None, None, 6]
 
 
 @pytest.mark.parametrize(
@@ -302,8 +310,8 @@ def test_a_page_from_another_machine_says_why_it_lacks_much(visits: Visits, monk
     monkeypatch.setattr(browsing, "address", lambda host: far)
     rows = visits(lambda browser: play(browser, {0: ({}, 1.0)}))
     for row in rows[1:]:
-        assert "browsers give neither threads nor a GPU to a page of plain http" in row.notes[0]
-        assert "adb reverse tcp:PORT tcp:PORT" in row.notes[0]
+        assert "browsers keep threads, WebGPU and WebNN from pages of plain http" in row.notes[0]
+    assert ["adb reverse tcp:8000 tcp:8000" in " ".join(row.notes) for row in rows] == [False, False, False, True]
     (row,) = visits(lambda browser: play(browser, {}), "webgpu")
     assert row.failure is not None
     assert "adb reverse" in row.failure.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def test_children_end_with_the_browser(script: Path) -> None:
     state = Path(f"/proc/{number}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
     assert not child.exists()
+
+
+def test_where_names_are_long_its_folder_has_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chromium ends at once where the path of its socket is too long."""
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    folder = chromium._folder()
+    folder.rmdir()
+    assert len(str(folder)) <= chromium.LONGEST_FOLDER
+    assert not any(long.iterdir())
 
 
 def test_no_browser_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,13 @@ ROOT_FLAG = "--no-sandbox"
 """Its sandbox needs an ordinary user."""
 
 LAST_LINES = 3
+FATAL = "FATAL"
+"""In the line that says why Chromium ended; others follow it."""
+
+LONGEST_FOLDER = 55
+"""Chromium's socket lies in it, with a name of 45 characters; a socket's path has 103 at most."""
+
+SHORT = "/tmp"  # noqa: S108 - mkdtemp makes a folder of one's own there
 
 TRIES = 40
 PAUSE_SECONDS = 0.05
@@ -49,7 +56,8 @@ class Chromium:
         if code is None:
             return
         said = printable(self._log.read_text(encoding="utf-8", errors="replace")).splitlines()
-        words = " | ".join(line.strip() for line in said[-LAST_LINES:])
+        fatal = [line for line in said if FATAL in line]
+        words = " | ".join(line.strip() for line in (fatal or said)[-LAST_LINES:])
         raise UnavailableError(
             f"{self._program} ended with {code} before the page was done: {words or 'it printed nothing'}.",
             "Open the address in another browser: leave --browser away.",
@@ -75,7 +83,7 @@ def program(name: str) -> str:
 def opened(name: str, url: str) -> Iterator[Chromium]:
     """Within it, a browser shows the address. Raises what `program` raises, UnavailableError where that fails."""
     found = program(name)
-    folder = Path(tempfile.mkdtemp(prefix="mh-edge-browser-"))
+    folder = _folder()
     homes = {one: str(folder) for one in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
     flags = (*FLAGS, *([ROOT_FLAG] if os.geteuid() == 0 else []))
     log = folder / "log"
@@ -100,6 +108,15 @@ def opened(name: str, url: str) -> Iterator[Chromium]:
             process.wait()
     finally:
         _remove(folder)
+
+
+def _folder() -> Path:
+    """A new one for temporary files, where names are short enough."""
+    folder = tempfile.mkdtemp(prefix="mh-edge-")
+    if len(os.fsencode(folder)) > LONGEST_FOLDER:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="mh-edge-", dir=SHORT)
+    return Path(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -10,7 +10,7 @@ from mh_edge.arrayfiles import read_npz
 from mh_edge.bundling import golden
 from mh_edge.bundling.bundling import packed
 from mh_edge.bundling.platform import MODELS, Member, place_manifest
-from mh_edge.bundling.web import BACKENDS, Web
+from mh_edge.bundling.web import Web
 from mh_edge.errors import InputError, MhEdgeError, UnavailableError, UsageError
 from mh_edge.inspection import inspect
 from mh_edge.profiling.agreement import ALLOWED
@@ -55,7 +55,7 @@ def made(cases: Sequence[Case], settings: Mapping[str, str], folder: Path) -> Pa
         except MhEdgeError as error:
             refused[case.artifact] = _worded(error)
             continue
-        backends[case.artifact] = BACKENDS[source.format]
+        backends[case.artifact] = web.backends(source.format)
         nodes[case.artifact] = sum(source.ops.values())
     if members:
         packed(web, folder, members, ())

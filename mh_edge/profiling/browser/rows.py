@@ -29,12 +29,12 @@ GROUPED = "its clock is coarse: each time is the mean of {} calls, so there are 
 SOFTWARE = re.compile(r"software|swiftshader|llvmpipe|lavapipe", re.IGNORECASE)
 """How a GPU that is a program on the CPU calls itself."""
 
-UNSAFE = "browsers give neither threads nor a GPU to a page of plain http from another machine"
-"""Such a page is no secure context. Loopback is one."""
+UNSAFE = "browsers keep threads, WebGPU and WebNN from pages of plain http, unless they come from this machine itself"
+"""Such a page is no secure context."""
 
 TUNNEL = (
-    "Leave --host away, and with a phone at the USB port: adb reverse tcp:PORT tcp:PORT, then open the address of "
-    "127.0.0.1 there; or name this page's address in its chrome://flags/#unsafely-treat-insecure-origin-as-secure."
+    "For a phone on USB, leave --host away: --port 8000, `adb reverse tcp:8000 tcp:8000`, then open there the address "
+    "that is printed. Or name its address in the phone's chrome://flags/#unsafely-treat-insecure-origin-as-secure."
 )
 """What to do about it."""
 
@@ -54,14 +54,14 @@ def visited(visit: Visit, agent: str, secure: bool, lost: MhEdgeError | None) ->
         _row(one, visit.found.get(number), timed, told_by(agent), secure, lost)
         for number, (one, timed) in enumerate(zip(visit.wanted, times, strict=True))
     )
+    if not secure and (lacking := [place for place, one in enumerate(made) if one.notes and UNSAFE in one.notes[0]]):
+        made = _with(made, lacking[-1], TUNNEL)
     first = next((one for one in times if one is not None and one.failure is None), None)
     if first is None or not all(first.control):
         return made, None
     noise = rows.control_noise(first)
-    compared = rows.with_ratios(made, times)
-    head = times.index(first)
     note = f"the ratios of browsers are to this row, timed in turn with theirs; its noise is a factor of {noise:.2f}"
-    return (*compared[:head], _noted(compared[head], note), *compared[head + 1 :]), noise
+    return _with(rows.with_ratios(made, times), times.index(first), note), noise
 
 
 def _first(known: Sequence[tuple[str, str]], agent: str) -> str:
@@ -98,9 +98,9 @@ def _row(
         return made if lost is None else replace(made, failure=failure(lost))
     checked = outcome.checked
     if checked.absent:
-        why = checked.absent if secure else f"{UNSAFE} ({checked.absent})"
-        error = UnavailableError(f"{browser} has no {one.backend}: {why.rstrip('.')}.", "" if secure else TUNNEL)
-        return replace(made, failure=failure(error)) if one.named else replace(made, notes=(str(error),))
+        why = checked.absent.rstrip(".") if secure else UNSAFE
+        error = UnavailableError(f"{browser} has no {one.backend} here: {why}.", "" if secure else TUNNEL)
+        return replace(made, failure=failure(error)) if one.named else replace(made, notes=(error.message,))
     made = replace(
         made,
         runtime=checked.runtime,
@@ -128,6 +128,11 @@ def _measured(one: Wanted, checked: Checked, browser: str) -> str:
         said += f", its GPU {checked.adapter}"
         said += ", a program on the CPU: its times say nothing about a GPU" if SOFTWARE.search(checked.adapter) else ""
     return said
+
+
+def _with(made: Sequence[Row], place: int, note: str) -> tuple[Row, ...]:
+    """The rows, one of them noted."""
+    return (*made[:place], _noted(made[place], note), *made[place + 1 :])
 
 
 def _noted(row: Row, note: str) -> Row:

@@ -73,7 +73,7 @@ TYPES = {
 """Suffix -> type; of any other file it is BODY_TYPE."""
 
 WELCOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mh-edge</title>
-<meta http-equiv="refresh" content="0; url={}"><p>One moment ...</p></html>"""
+<link rel="icon" href="data:,"><meta http-equiv="refresh" content="0; url={}"><p>One moment ...</p></html>"""
 """The answer to the token: a page that leads on from itself. A redirection would be made in the name of whoever sent
 the browser here, and then a SameSite cookie is not sent.
 """

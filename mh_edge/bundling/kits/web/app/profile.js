@@ -11,6 +11,7 @@ import {step} from "./view.js";
 const HEARTBEAT = 2000;
 const LONGEST = 200;
 const MOST = 20000;
+const TYPE = "application/octet-stream";
 
 let doing = "starting";
 
@@ -65,7 +66,7 @@ function say(words) {
 /** Post a frame -> what the program answers. */
 async function post(where, told, outputs = null) {
   const answer = await fetch(`profile/${where}`, {
-    method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: frame(told, outputs),
+    method: "POST", headers: {"Content-Type": TYPE}, body: frame(told, outputs),
   });
   if (!answer.ok) throw new Error((await answer.text()) || `The program answers ${answer.status}.`);
   return answer.json();
@@ -78,7 +79,8 @@ function frame(told, outputs) {
   const text = new TextEncoder().encode(JSON.stringify({...told, outputs: kinds}));
   const length = new DataView(new ArrayBuffer(4));
   length.setUint32(0, text.length, true);
-  return new Blob([length, text, ...(outputs ?? []).flatMap((one) => Object.values(one).map(({data}) => bytesOf(data)))]);
+  const arrays = (outputs ?? []).flatMap((one) => Object.values(one).map(({data}) => bytesOf(data)));
+  return new Blob([length, text, ...arrays], {type: TYPE});
 }
 
 const gone = () => navigator.sendBeacon("profile/gone", frame({}, null));
