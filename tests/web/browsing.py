@@ -11,7 +11,16 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--no-sandbox", "--enable-unsafe-webgpu", "--hide-scrollbars", "--disable-background-networking")
+ELSEWHERE = "elsewhere.test"
+"""A name of this machine that browsers do not know as such, so that a page from it by http is no secure context."""
+
+FLAGS = (
+    "--no-sandbox",
+    "--enable-unsafe-webgpu",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
+)
 """WebGPU on software Vulkan, where there is no GPU, is kept from pages unless it is asked for."""
 
 RESULT = "JSON.parse(document.getElementById('result').textContent)"

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 import mh_edge
 from mh_edge.quiet import quiet
 from program_on_path import environment
-from web.browsing import Chromium
+from web.browsing import ELSEWHERE, Chromium
 
 PACKAGES = {"node_modules": str(Path(__file__).parent / "node_modules")}
 WASM = {**PACKAGES, "backends": "wasm"}
@@ -213,6 +213,17 @@ def test_a_plain_server_gives_one_thread_and_the_page_says_why(browser: Chromium
     assert wasm["right"]
     assert wasm["threads"] == 1
     assert "Cross-Origin-Opener-Policy" in threads["absent"]
+
+
+def test_a_page_of_another_machine_by_http_runs_and_says_what_it_could_not_check(browser: Chromium, kit: Path) -> None:
+    with served(["serve.py", "--port", "0"], kit) as address:
+        browser.open(address.replace("127.0.0.1", ELSEWHERE))
+        found = browser.result()
+    assert found["passed"], found
+    assert not found["environment"]["hashes_checked"]
+    for backend in ("wasm-threads", "webgpu", "webnn"):
+        assert "secure context" in rows(found)["attention.onnx", backend]["absent"]
+    assert "sha256 is not to be had" in browser.value("document.querySelector('dl').innerText")
 
 
 def test_a_page_opened_as_a_file_says_what_to_do(browser: Chromium, small: Path) -> None:
