@@ -110,6 +110,16 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
     return {name: array.read() for name, array in open_npz(path).items()}
 
 
+def write_npz(target: Path | IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    """An `.npz` of arrays by name, as np.savez writes it, which takes names for options of its own (file,
+    allow_pickle).
+    """
+    with zipfile.ZipFile(target, "w", allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                npy.write_array(stream, np.asanyarray(array), allow_pickle=False)
+
+
 def _stored(path: Path, member: str | None, stream: IO[bytes], size: int) -> StoredArray:
     shape, columnwise, dtype = _header(stream)
     stored = StoredArray(path, member, dtype, shape, columnwise)

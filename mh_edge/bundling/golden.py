@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mh_edge.arrayfiles import read_npz
+from mh_edge.arrayfiles import read_npz, write_npz
 from mh_edge.artifact import Artifact
 from mh_edge.errors import InputError, NotEqualError
 from mh_edge.profiling.agreement import ALLOWED, difference
@@ -290,7 +290,7 @@ def _built(floats: Signature, spec: Spec, scales: Mapping[str, Scale]) -> tuple[
 
 def _outputs(session: Apart, inputs: Arrays, folder: Path) -> Arrays:
     feeds, outputs = folder / "inputs.npz", folder / "outputs.npz"
-    np.savez(feeds, **inputs)  # type: ignore[arg-type]
+    write_npz(feeds, inputs)
     session.run(feeds, outputs)
     return read_npz(outputs)
 

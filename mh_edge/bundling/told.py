@@ -134,6 +134,8 @@ def golden(entry: Entry, content: bytes, bundle: Path) -> Golden:
         cases.append(read.text(case, "name", here))
         for side in ("inputs", "outputs"):
             for name, array in read.objects(case, side, here).items():
+                if not name.isprintable():
+                    raise read.wrong(f"{here}.{side}", name, "a name that can be shown")
                 place += _array(read, array, f"{here}.{side}[{name!r}]", place, side == "outputs")
         if not case["outputs"]:
             raise read.wrong(f"{here}.outputs", {}, "one or more")
@@ -214,7 +216,10 @@ class _Reader:
         return found
 
     def text(self, one: Any, key: str, where: str) -> str:
-        return str(self.things(one, key, where, str))
+        value = str(self.things(one, key, where, str))
+        if not value.isprintable():
+            raise self.wrong(f"{where}.{key}".removeprefix("."), value, "a text that can be shown")
+        return value
 
     def whole(self, one: Any, key: str, where: str) -> int:
         value = one.get(key) if isinstance(one, dict) else None

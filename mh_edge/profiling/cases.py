@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mh_edge.arrayfiles import read_npz
+from mh_edge.arrayfiles import read_npz, write_npz
 from mh_edge.artifact import read_manifest
 from mh_edge.packages import version
 from mh_edge.profiling.agreement import compare
@@ -88,7 +88,7 @@ def prepare(artifact: Path, asked: Asked, threads: int | None, folder: Path) -> 
         checks = _telling(feeds.checks, feeds.batch)
         files = tuple(folder / f"feed-{number}.npz" for number in range(len(checks)))
         for file, arrays in zip(files, checks, strict=True):
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            write_npz(file, arrays)
         files += files[:1]
         expected = tuple(_outputs(session, file) for file in files)
     return Case(

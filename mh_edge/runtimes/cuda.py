@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mh_edge.arrayfiles import write_npz
 from mh_edge.runtimes.base import Feeds
 from mh_edge.runtimes.ort import nvidia
 from mh_edge.runtimes.ort.binding import Binding
@@ -130,7 +131,7 @@ class CudaSession(OrtSession):
         try:
             with tempfile.TemporaryDirectory(prefix="mh-edge-") as folder, Apart(self.device) as session:
                 file = Path(folder, "feeds.npz")
-                np.savez(file, **feeds)  # type: ignore[arg-type]
+                write_npz(file, feeds)
                 session.open(self.path, threads=self.threads, sizes=self.sizes, settings=self.settings)
                 session.prepare(file)
                 return session.op_times(calls)

@@ -22,9 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
-from mh_edge.arrayfiles import read_npz
+from mh_edge.arrayfiles import read_npz, write_npz
 from mh_edge.errors import MhEdgeError
 from mh_edge.jsontext import dumps
 from mh_edge.runtimes import adapter
@@ -84,7 +82,7 @@ class Worker:
     def run(self, feeds: str, outputs: str) -> dict[str, Any]:
         """Run an .npz of feeds -> an .npz of outputs."""
         found = self._opened.run(read_npz(Path(feeds)))
-        np.savez(outputs, **found)  # type: ignore[arg-type]
+        write_npz(Path(outputs), found)
         return {}
 
     def prepare(self, feeds: str) -> dict[str, Any]:
@@ -119,7 +117,7 @@ class Worker:
 
     def again(self, outputs: str) -> dict[str, Any]:
         """One more of the calls that were timed -> an .npz of its outputs."""
-        np.savez(outputs, **self._opened.fetched(self._call()))  # type: ignore[arg-type]
+        write_npz(Path(outputs), self._opened.fetched(self._call()))
         return {}
 
     def placement(self) -> dict[str, Any]:

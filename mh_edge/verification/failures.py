@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from mh_edge.arrayfiles import write_npz
 from mh_edge.commit import system_errors_named
 from mh_edge.signature import Signature
 from mh_edge.verification.feeds import Feed, Spec, batch_name, build
@@ -56,7 +55,5 @@ def save(feed: Feed, folder: Path, artifact: str) -> str:
     path = folder / f"{Path(artifact).name}.{slug}.npz"
     with system_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # savez takes names as keywords of its own, except those it has itself.
-        with path.open("wb") as file:
-            np.savez(file, **dict(feed.arrays))  # type: ignore[arg-type]
+        write_npz(path, feed.arrays)
     return str(path)

@@ -171,6 +171,14 @@ def test_a_model_that_no_runtime_reads_is_wrong(kit: Path) -> None:
     assert "square.onnx" in one.reason
 
 
+def test_an_input_may_have_the_name_of_an_argument_of_numpy(made: Path, tmp_path: Path) -> None:
+    model = onnx.load(made / "models/square.onnx")
+    model.graph.input[0].name = "file"
+    model.graph.node[0].input[:] = ["file", "file"]
+    onnx.save(model, tmp_path / "named.onnx")
+    assert mh_edge.bundle([tmp_path / "named.onnx"], Plain.name, tmp_path / "kit").artifacts[0].worst.right
+
+
 def arrays(told: dict[str, Any], case: int = 0) -> dict[str, Any]:
     found: dict[str, Any] = told["artifacts"][0]["golden"]["cases"][case]
     return found
@@ -219,6 +227,8 @@ LIES: dict[str, tuple[Change, str]] = {
     "beyond": (lambda told: x(told).update(offset=2**40), "1099511627776 at"),
     "overlap": (lambda told: x(told).update(offset=0), "0 at"),
     "fraction": (lambda told: x(told).update(offset=32.0), "32.0 at"),
+    "case_name": (lambda told: arrays(told).update(name="\x1b[2J"), r"'\x1b[2J' at golden of"),
+    "input_name": (lambda told: arrays(told)["inputs"].update({"\x7f": x(told)}), r"'\x7f' at golden of"),
     "no_outputs": (lambda told: arrays(told, 2).update(outputs={}), "not one or more"),
     "nothing_allowed": (lambda told: arrays(told)["outputs"]["y"].pop("allowed"), "None at"),
     "anything_allowed": (lambda told: arrays(told)["outputs"]["y"].update(allowed=float("inf")), "'inf' at"),
