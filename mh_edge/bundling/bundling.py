@@ -4,6 +4,7 @@ placed files have given their golden numbers here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,8 @@ def bundle(
     for those that the platform cannot take and for a target that cannot be written, UnavailableError where a package is
     missing, NotEqualError where a placed file does not give its golden numbers here.
     """
+    if rtol is not None and not 0 <= rtol < math.inf:
+        raise UsageError(f"--rtol is {rtol}.", "Give a share of the largest number, such as 0.001.")
     made = platform(platform_name, settings)
     sources = _sources(artifacts)
     arrays = None if feeds is None else read_npz(Path(feeds))

@@ -31,12 +31,12 @@ EXCHANGE = 2
 
 @contextlib.contextmanager
 def written(output: Path) -> Iterator[Path]:
-    """An empty folder; what lies in it at the end becomes the bundle at `output`.
+    """An empty folder; what lies in it at the end becomes the bundle at `output`, or at what that links to.
 
-    Raises UsageError where something stands at `output` that is no bundle, or a bundle with files of the user's,
-    ConversionError where the system does not let it be written.
+    Raises UsageError where something stands at `output` that is no bundle, or a bundle with files of the user's, and
+    for the folder that one is in; ConversionError where the system does not let it be written.
     """
-    output = output.absolute()
+    output = output.resolve()
     archive = output.suffix.lower() == ARCHIVE
     _require_free(output, archive)
     with staged(output.parent) as staging:
@@ -60,11 +60,15 @@ def _require_free(output: Path, archive: bool) -> None:
         return
     if not output.is_dir():
         raise UsageError(f"{str(output)!r} is a file.", "Choose another -o: a folder, or a name that ends in .zip.")
-    there = {path.relative_to(output).as_posix() for path in output.rglob("*") if not path.is_dir()}
-    if not there:
-        return
-    known = _listed_in(output / BUNDLE_FILE)
-    if foreign := sorted(there - known):
+    if Path.cwd().is_relative_to(output):
+        raise UsageError(
+            f"{str(output)!r} is the folder that you are in, and a bundle replaces a folder as a whole.",
+            "Name another one, such as -o kit.",
+        )
+    files = _listed_in(output / BUNDLE_FILE)
+    folders = {parent.as_posix() for name in files for parent in Path(name).parents}
+    there = {path.relative_to(output).as_posix(): path.is_dir() and not path.is_symlink() for path in output.rglob("*")}
+    if foreign := sorted(name for name, folder in there.items() if name not in (folders if folder else files)):
         raise UsageError(
             f"{str(output)!r} is there and holds {foreign[0]!r}, which is of no bundle.",
             "Move that away, or choose another -o.",

@@ -52,7 +52,8 @@ def platform_settings(context: click.Context, parameter: click.Parameter, values
     multiple=True,
     metavar="KEY=VALUE",
     callback=platform_settings,
-    help="An option of the platform's own; may be repeated.",
+    help="An option of the platform's own; may be repeated. android: package, onnxruntime (a release); web: "
+    "node_modules (a folder), backends (all or wasm); qnn: soc_model (a chip's number).",
 )
 def bundle(
     artifacts: tuple[Path, ...],

@@ -32,8 +32,8 @@ YARDSTICKS = {
 
 
 @click.command(cls=Command, short_help="Prove that files compute the same.")
-@click.argument("reference")
-@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("reference", metavar="REFERENCE|BUNDLE")
+@click.argument("candidates", metavar="[CANDIDATE...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--evaluation",
     metavar="DATA",

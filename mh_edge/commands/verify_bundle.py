@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def verify_bundle(context: click.Context, reference: str) -> Outcome:
-    """Check a bundle. Raises click.MissingParameter where the reference can be none, UsageError for the options of
-    candidates.
-    """
+    """Check a bundle. Raises UsageError where the reference can be none, and for the options of candidates."""
     if not is_bundle(reference):
-        candidates = next(one for one in context.command.params if one.name == "candidates")
-        raise click.MissingParameter(ctx=context, param=candidates)
+        raise UsageError(
+            f"{reference!r} is no bundle, and no CANDIDATE is given to compare with it.",
+            f"See {context.command_path} --help.",
+        )
     for option in context.command.params:
         given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
         if given and isinstance(option, click.Option) and option.name in context.params:

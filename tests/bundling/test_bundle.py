@@ -106,6 +106,30 @@ def test_what_is_there_is_replaced_only_where_it_is_a_bundle(
     assert {path.name for path in tmp_path.iterdir()} == {"kit", "photos.zip", "square.onnx", "square.tflite"}
 
 
+def test_links_are_followed_and_what_a_user_put_beside_stays(
+    squares: tuple[Path, Path], plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, link = tmp_path / "kit", tmp_path / "link"
+    link.symlink_to(kit)
+    mh_edge.bundle(squares, plain, link)
+    mh_edge.bundle(squares[:1], plain, link)
+    assert link.is_symlink()
+    assert not (kit / "models/square.tflite").exists()
+    for mine in (kit / "mine", kit / "models" / "mine"):
+        mine.mkdir()
+        with pytest.raises(UsageError, match="mine"):
+            mh_edge.bundle(squares, plain, kit)
+        mine.rmdir()
+        mine.symlink_to(tmp_path)
+        with pytest.raises(UsageError, match="mine"):
+            mh_edge.bundle(squares, plain, kit)
+        mine.unlink()
+    monkeypatch.chdir(kit)
+    with pytest.raises(UsageError, match="the folder that you are in"):
+        mh_edge.bundle(squares, plain, ".")
+    assert Path.cwd().is_dir()
+
+
 def test_what_cannot_be_meant_is_said(squares: tuple[Path, Path], plain: str, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     twin = tmp_path / "b" / "Square.onnx"
@@ -116,6 +140,8 @@ def test_what_cannot_be_meant_is_said(squares: tuple[Path, Path], plain: str, tm
         mh_edge.bundle(squares, plain, tmp_path / "kit", settings={"soc": "1"})
     with pytest.raises(UsageError, match="'toaster' is not known"):
         mh_edge.bundle(squares, "toaster", tmp_path / "kit")
+    with pytest.raises(UsageError, match="--rtol is inf"):
+        mh_edge.bundle(squares, plain, tmp_path / "kit", rtol=float("inf"))
     with pytest.raises(UsageError, match="no artifact"):
         mh_edge.bundle([], plain, tmp_path / "kit")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mh_edge.bundling.platform import PLATFORMS
+from mh_edge.bundling.platform import PLATFORMS, platform
 from mh_edge.cli import main
 
 
@@ -68,3 +68,5 @@ def test_help_names_every_platform(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "--help")
     for name in PLATFORMS:
         assert name in out
+        for option in platform(name).takes:
+            assert option in out.partition(f"{name}:")[2].partition(";")[0]

@@ -65,7 +65,7 @@ def test_no_command_shows_help_and_is_wrong_usage(run: Runner) -> None:
         (["export", "m.keras", "--batch", "0"], "0 is not in the range x>=1"),
         (["export", "m.keras", "--dim", "query_sequence"], "'query_sequence' is not NAME=N"),
         (["export", "m.keras", "--runtime", "abacus"], "'abacus' is not one of"),
-        (["verify", "m.keras"], "Missing argument 'CANDIDATE...'"),
+        (["verify", "m.keras"], "no CANDIDATE is given"),
         (["upgrade", "old.h5"], "Missing option '-o' / '--output'"),
         (["devices", "abacus"], "device 'abacus' is not known"),
     ],
