@@ -132,7 +132,7 @@ def test_rows_of_every_backend(visits: Visits) -> None:
         pytest.approx(4),
     ]
     assert threads.notes == ("measured in Chrome 156 on Android 15, 4 threads",)
-    assert "GPU google swiftshader (software), a program on the CPU" in gpu.notes[0]
+    assert "GPU google swiftshader (software), whose times say nothing about a real one" in gpu.notes[0]
     assert "each time is the mean of 3 calls" in gpu.notes[1]
     assert gpu.latency is not None
     assert (gpu.latency.p90, gpu.latency.quantiles, gpu.latency.calls) == (None, (), 36 * OPENINGS)

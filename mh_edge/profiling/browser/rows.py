@@ -126,7 +126,7 @@ def _measured(one: Wanted, checked: Checked, browser: str) -> str:
         said += f", {checked.threads} threads"
     if one.backend == "webgpu" and checked.adapter:
         said += f", its GPU {checked.adapter}"
-        said += ", a program on the CPU: its times say nothing about a GPU" if SOFTWARE.search(checked.adapter) else ""
+        said += ", whose times say nothing about a real one" if SOFTWARE.search(checked.adapter) else ""
     return said
 
 
