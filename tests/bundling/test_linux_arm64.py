@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import mh_edge
 from mh_edge.bundling.platform import KITS
@@ -114,8 +116,17 @@ def test_other_numbers_and_a_missing_runtime_fail(kit: Path) -> None:
     assert "Not tested, as it was not asked for: square.onnx\n" in done.stdout
 
 
-def test_the_sample_calls_a_model_with_each_row(kit: Path) -> None:
+@pytest.mark.parametrize("free", [False, True], ids=["calls", "samples"])
+def test_the_sample_calls_a_model_with_each_row(kit: Path, free: bool) -> None:
     x = np.arange(6, dtype="float64").reshape(3, 2)
+    if free:
+        told = json.loads((kit / "bundle.json").read_text())
+        told["artifacts"][0]["signature"]["inputs"][0]["shape"] = ["batch", 2]
+        (kit / "bundle.json").write_text(json.dumps(told))
+        tensors = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", 2)) for name in "xy")
+        graph = helper.make_graph([helper.make_node("Mul", ["x", "x"], ["y"])], "square", *([one] for one in tensors))
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(model, kit / "models/square.onnx")
     np.savez(kit / "inputs.npz", x=x)
     command = [sys.executable, "sample.py", "square.onnx", "inputs.npz", "outputs.npz"]
     subprocess.run(command, cwd=kit, check=True, timeout=60)

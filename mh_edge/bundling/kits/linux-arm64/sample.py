@@ -7,7 +7,7 @@
 
 A model that keeps states (a stream) gets them from the call before, zeros at first; `reset` begins a new stream. As a
 program it calls a model again and again with the rows of an .npz, an array for each input whose first axis counts the
-calls, and writes what comes out in the same way:
+calls (or the samples, where the axis of the batch is left out), and writes what comes out in the same way:
 
     python sample.py NAME inputs.npz outputs.npz
 """
@@ -129,8 +129,10 @@ def main(name: str, source: str, target: str) -> None:
         rows = {key: arrays[key] for key in arrays.files}
     if len({len(array) for array in rows.values()}) != 1:
         raise SystemExit(f"The arrays of {source} differ in their first axis, which counts the calls.")
-    calls = [model(dict(zip(rows, row))) for row in zip(*rows.values())]
-    stacked = {key: np.stack([call[key] for call in calls]) for key in calls[0]}
+    samples = all(array.ndim == len(model.inputs[key]["shape"]) for key, array in rows.items() if key in model.inputs)
+    calls = [model({key: x[None] if samples else x for key, x in zip(rows, row)}) for row in zip(*rows.values())]
+    join = np.concatenate if samples else np.stack
+    stacked = {key: join([call[key] for call in calls]) for key in calls[0]}
     np.savez(target, **stacked)
     for key, array in stacked.items():
         print(f"{target}: {key} {array.dtype} {array.shape}")
