@@ -182,7 +182,14 @@ def _copy(path: Path | None) -> Iterator[Callable[[bytes], object]]:
 def _rerun(entry: Entry, found: Told, compared: Compared, folder: Path, bundle: Path) -> Rerun:
     unlike = [name for name in entry.needs if name in compared.changed or name in compared.missing]
     if unlike:
-        return Rerun(entry.name, entry.path, None, None, None, reason=f"not run, because of {', '.join(unlike)}")
+        return Rerun(
+            entry.name,
+            entry.path,
+            None,
+            None,
+            None,
+            reason=f"not run, for {' and '.join(unlike)} {'is' if len(unlike) == 1 else 'are'} not as listed",
+        )
     cases = golden_of(entry, (folder / entry.golden).read_bytes(), bundle)
     _require_inside(entry, folder, bundle)
     if found.platform not in PLATFORMS:

@@ -8,6 +8,7 @@ NAME_golden.cpp      golden cases, for there is no file system to read them from
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,9 @@ PER_LINE = 20
 PLAIN = re.compile(r"[^A-Za-z0-9 _.,:()-]")
 
 QUANTIZE = "mh-edge quantize {} --scheme int8 --calibration DATA.npz makes full integers of a float file."
+
+
+WITHOUT = "Build the model without the layer that makes it, or bundle it for a platform with an operating system."
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def needs(artifact: Artifact) -> Needs:
             if session.precision != "integers":
                 raise ConversionError(
                     f"{str(artifact.path)!r} computes in floats, for which microcontrollers are too small.",
-                    QUANTIZE.format(artifact.path.name),
+                    QUANTIZE.format(shlex.quote(str(artifact.path))),
                 )
             feeds = {one.name: np.zeros([int(dim) for dim in one.shape], one.dtype) for one in session.signature.inputs}
             session.run(feeds)  # some kernels find out only now that they lack a type
@@ -172,7 +176,8 @@ def needs(artifact: Artifact) -> Needs:
             return Needs(operators, session.arena_bytes, places)
     except MicroError as error:
         raise ConversionError(
-            f"{str(artifact.path)!r} does not run: {error.reason}", QUANTIZE.format("MODEL.tflite")
+            f"{str(artifact.path)!r} does not run: {error.reason}",
+            QUANTIZE.format(shlex.quote(str(artifact.path))) if artifact.quantized is None else WITHOUT,
         ) from error
 
 
@@ -183,7 +188,7 @@ def _operators(artifact: Artifact) -> tuple[str, ...]:
         listed = ", ".join(f"{op} (of {', '.join(makers[op])})" if makers[op] else op for op in lacking)
         raise ConversionError(
             f"TensorFlow Lite Micro has no operation {listed}, which {str(artifact.path)!r} needs.",
-            "Build the model without the layer that makes it, or bundle it for a platform with an operating system.",
+            WITHOUT,
         )
     return tuple(sorted(METHODS[op.replace("_", "")] for op in artifact.ops))
 

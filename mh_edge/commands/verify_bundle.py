@@ -57,6 +57,8 @@ def show(console: Console, found: Checked) -> None:
             console.print(_reason(one))
     if found.files.as_listed:
         console.print(f"{found.files.checked} files, all as listed")
+    else:
+        console.print("NOT WHAT WAS BUNDLED: do not use it, get it again or bundle it anew")
 
 
 WORDS = {True: "right", False: "WRONG", None: "NOT RUN"}

@@ -245,7 +245,7 @@ def test_strings_and_arrays() -> None:
 @pytest.mark.parametrize(
     ("make", "match", "hint"),
     [
-        (tflite_files.masked, "computes in floats", r"mh-edge quantize m\.tflite --scheme int8"),
+        (tflite_files.masked, "computes in floats", r"mh-edge quantize \S*m\.tflite --scheme int8"),
         (tflite_files.weights_in_int8, "does not take its FULLY_CONNECTED", "--scheme int8"),
         (lambda path: tflite_files.dense(path, -1), r"'x' of .* has the free shape \(x_dim_0, 16\)", "--batch 1"),
         (tflite_files.broken, "no operation REDUCE_ANY", "without the layer"),

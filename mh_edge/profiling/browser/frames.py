@@ -29,8 +29,8 @@ MOST_JSON = 1 << 20
 MOST_TIMES = 20_000
 """Timed calls of a row."""
 
-MOST_MS = 1e7
-"""Longer than any visit."""
+LEAST_MS, MOST_MS = 1e-6, 1e7
+"""Shorter than any call, and longer than any visit."""
 
 MOST_NODES = 1_000_000
 MOST_FALLBACKS = 1_000
@@ -80,7 +80,7 @@ class Told:
         return value
 
     def ms(self, name: str) -> float:
-        """Milliseconds, above 0."""
+        """Milliseconds, from LEAST_MS."""
         return _ms(self.data.get(name), f"{name!r} of {self.where}")
 
     def times(self, name: str) -> list[float]:
@@ -215,7 +215,7 @@ def _no_number(name: str) -> float:
 
 
 def _ms(value: object, where: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MOST_MS:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not LEAST_MS <= value <= MOST_MS:
         raise wrong(f"{where} is no time in milliseconds")
     return float(value)
 
@@ -265,6 +265,8 @@ def _array(told: Told, rest: memoryview) -> tuple[np.ndarray, memoryview]:
     if dtype is None:
         raise wrong(f"'dtype' of {told.where} is none of {', '.join(DTYPES)}")
     size = math.prod(shape) * dtype.itemsize
+    if math.prod(max(axis, 1) for axis in shape) >= MOST_SIZE:  # numpy multiplies axes of 0 as if they were 1, too
+        raise wrong(f"'shape' of {told.where} is beyond any output")
     if size > len(rest):
         raise wrong(f"the numbers of {told.where} are missing")
     return np.frombuffer(rest[:size], dtype.newbyteorder("<")).reshape(shape).astype(dtype), rest[size:]
