@@ -100,7 +100,7 @@ bench-scale: .venv-bench/ready
 	$(BENCH).scale --output tests/benchmarks/results/scale.md
 
 clean:
-	rm -rf tests/web/node_modules .venv .venv-bench .venv-delegates .venv-tflite-runtime .venv-cuda .venv-kotlin .venv-ray .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf tests/web/node_modules .venv .venv-* .bench demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/python: Makefile
 	$(PYTHON) -m venv .venv
