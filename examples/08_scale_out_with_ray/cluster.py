@@ -14,4 +14,5 @@ def connect(cpus: int = 2) -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init()
     else:
-        ray.init(num_cpus=cpus, object_store_memory=OBJECT_STORE, include_dashboard=False, logging_level="warning")
+        own = {"num_cpus": cpus, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        ray.init("local", logging_level="warning", **own)  # not one that happens to run on this machine

@@ -101,6 +101,8 @@ class Archive(Files):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         with _readable(path):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise InputError(f"{str(path)!r} is no file.", _COPY)
             self._zip = zipfile.ZipFile(path)
         members = [info for info in self._zip.infolist() if not _folder(info)]
         require([info.orig_filename for info in members], f"the bundle {str(path)!r}")

@@ -21,6 +21,7 @@ from mh_edge.errors import UsageError
 from mh_edge.inspection import inspect
 from mh_edge.packages import versions
 from mh_edge.progress import Progress, silent
+from mh_edge.runtimes.ort.hints import hints
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime", "tflite-micro", "onnxruntime-qnn")
 """Distributions whose versions a bundle records: what its golden numbers were made and checked with."""
@@ -171,7 +172,7 @@ def _entry(member: Member, folder: Path, details: Mapping[str, Any]) -> dict[str
         "source_sha256": source.sha256,
         "opset": source.opset,
         "signature": source.signature.to_json(),
-        "session_options": dict(source.session_options),
+        "session_options": hints(source.session_options),
         "verified": source.verified,
         "quantized": source.quantized,
         "golden": {"path": member.golden_file, **member.golden.to_json()},

@@ -18,6 +18,7 @@ from mh_edge.bundling.golden import Golden, padded
 from mh_edge.bundling.layout import BUNDLE_FILE, BUNDLE_LAYOUT, render
 from mh_edge.errors import InputError
 from mh_edge.runtimes.base import PRECISIONS
+from mh_edge.runtimes.ort.hints import hints
 
 MOST_BYTES = 2**24
 """Of a bundle.json: each file and each golden array takes some hundred."""
@@ -32,6 +33,12 @@ DTYPES = {"bool": 1, "float16": 2, "float32": 4, "float64": 8} | {
     f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)
 }
 """Of golden arrays: bytes of a number."""
+
+LONGEST_NAME = 1000
+"""Characters of a tensor's name: it becomes the name of a file in an archive of arrays, which ends at 65,535 bytes."""
+
+MOST_ALLOWED = 1e300
+"""A larger difference than any number that is compared: no float64 beyond it, whatever JSON can write."""
 
 MOST_AXES, LONGEST_AXIS = 32, 2**31
 """Of golden arrays; the oldest NumPy in use takes no more axes."""
@@ -134,8 +141,10 @@ def golden(entry: Entry, content: bytes, bundle: Path) -> Golden:
         cases.append(read.text(case, "name", here))
         for side in ("inputs", "outputs"):
             for name, array in read.objects(case, side, here).items():
-                if not name.isprintable():
-                    raise read.wrong(f"{here}.{side}", name, "a name that can be shown")
+                if not name.isprintable() or len(name) > LONGEST_NAME:
+                    raise read.wrong(
+                        f"{here}.{side}", name, f"a name of at most {LONGEST_NAME} characters that can be shown"
+                    )
                 place += _array(read, array, f"{here}.{side}[{name!r}]", place, side == "outputs")
         if not case["outputs"]:
             raise read.wrong(f"{here}.outputs", {}, "one or more")
@@ -154,6 +163,9 @@ def _entry(read: _Reader, one: Any, where: str, files: Mapping[str, Listed]) -> 
     if not isinstance(one, dict):
         raise read.wrong(where, one, "an object")
     described = read.things(one, "golden", where, dict)
+    options = read.things(one, "session_options", where, dict)
+    if other := [key for key, value in options.items() if (key, value) not in hints(options).items()]:
+        raise read.wrong(f"{where}.session_options", other[0], "an option that changes nothing but the speed")
     data = tuple(read.things(one, "data", where, list))
     found = Entry(
         read.text(one, "name", where),
@@ -184,7 +196,7 @@ def _array(read: _Reader, one: Any, where: str, place: int, output: bool) -> int
         raise read.wrong(f"{where}.offset", offset, f"{place}, where the array before it ends")
     if output:
         allowed = one.get("allowed")
-        if type(allowed) not in (int, float) or not 0 <= allowed < math.inf:
+        if type(allowed) not in (int, float) or not 0 <= allowed <= MOST_ALLOWED:
             raise read.wrong(f"{where}.allowed", allowed, "a number of at least 0")
     return padded(math.prod(shape) * DTYPES[dtype])
 

@@ -13,6 +13,8 @@ import pytest
 from emulator import Device
 from kit_models import BIAS
 
+from mh_edge.bundling.layout import render
+
 CORES = {"cortex-a72": ("Cortex-A72", []), "cortex-a76": ("Cortex-A76", ["dot product", "float16"])}
 """Those of Raspberry Pi 4 and 5, and what kernels are chosen by."""
 
@@ -33,7 +35,7 @@ def packed_again(kit: Path) -> None:
     for name, entry in told["files"].items():
         content = (kit / name).read_bytes()
         entry.update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    (kit / "bundle.json").write_text(json.dumps(told))
+    (kit / "bundle.json").write_text(render(told))
 
 
 @pytest.mark.parametrize("cpu", CORES)

@@ -65,6 +65,12 @@ def test_an_output_is_right_within_what_is_allowed_and_not_beyond(got: list[floa
     assert golden.judge(case, {"y": np.array(got, "float32")}).right is right
 
 
+def test_whole_numbers_are_compared_as_such() -> None:
+    case = Case("one", {}, {"y": np.array([2**60 + 1], "int64")}, {"y": 0.0})
+    assert golden.judge(case, {"y": np.array([2**60 + 1], "int64")}).right
+    assert not golden.judge(case, {"y": np.array([2**60 + 7], "int64")}).right
+
+
 @pytest.mark.parametrize("got", [{}, {"y": np.zeros(2, "float64")}, {"y": np.zeros(3, "float32")},
                                  {"y": np.zeros(2, "float32"), "z": np.zeros(1)}])  # fmt: skip
 def test_outputs_of_other_names_kinds_or_shapes_are_wrong(got: dict[str, np.ndarray]) -> None:

@@ -232,6 +232,12 @@ LIES: dict[str, tuple[Change, str]] = {
     "no_outputs": (lambda told: arrays(told, 2).update(outputs={}), "not one or more"),
     "nothing_allowed": (lambda told: arrays(told)["outputs"]["y"].pop("allowed"), "None at"),
     "anything_allowed": (lambda told: arrays(told)["outputs"]["y"].update(allowed=float("inf")), "'inf' at"),
+    "more_than_a_number": (lambda told: arrays(told)["outputs"]["y"].update(allowed=10**400), "at golden of"),
+    "long_name": (lambda told: arrays(told)["inputs"].update({"x" * 70_000: x(told)}), "at most 1000 characters"),
+    "option": (
+        lambda told: told["artifacts"][0].update(session_options={"ep.context_enable": "1"}),
+        "'ep.context_enable' at artifacts[0].session_options",
+    ),
     "less_than_nothing": (lambda told: arrays(told)["outputs"]["y"].update(allowed=-0.1), "-0.1 at"),
     "large": (lambda told: told["files"]["golden/square.onnx.bin"].update(bytes=2**40), "1099511627776 at files"),
     "last": (lambda told: told["artifacts"][0]["golden"]["cases"].pop(), "bytes of golden arrays"),

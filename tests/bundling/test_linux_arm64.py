@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import mh_edge
+from mh_edge.bundling.layout import render
 from mh_edge.bundling.platform import KITS
 from mh_edge.machine import SQUARE_ONNX, SQUARE_TFLITE
 
@@ -83,7 +84,8 @@ def test_the_readme_names_what_to_install_and_the_inputs(kit: Path) -> None:
         ("models/square.onnx", SQUARE_ONNX.replace(b"Mul", b"Add"), "has changed since it was packed"),
         ("models/square.onnx", SQUARE_ONNX + b"x", "bytes and had"),
         ("models/square.onnx", None, "cannot be read (No such file or directory)"),
-        ("bundle.json", b"{", "bundle.json cannot be read"),
+        ("bundle.json", b"{", "bundle.json has changed"),
+        ("bundle.json", b'{"artifacts": [], "files": {}}', "bundle.json has changed"),
     ],
 )
 def test_a_damaged_file_is_named(
@@ -105,7 +107,7 @@ def test_other_numbers_and_a_missing_runtime_fail(kit: Path) -> None:
     path = kit / "models/square.onnx"
     path.write_bytes(SQUARE_ONNX.replace(b"Mul", b"Add"))
     told["files"]["models/square.onnx"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (kit / "bundle.json").write_text(json.dumps(told))
+    (kit / "bundle.json").write_text(render(told))
     done = selftest(kit, "--json", "--model", "square.onnx")
     (one,) = json.loads(done.stdout)["artifacts"]
     assert (done.returncode, one["passed"]) == (1, False)
@@ -122,7 +124,7 @@ def test_the_sample_calls_a_model_with_each_row(kit: Path, free: bool) -> None:
     if free:
         told = json.loads((kit / "bundle.json").read_text())
         told["artifacts"][0]["signature"]["inputs"][0]["shape"] = ["batch", 2]
-        (kit / "bundle.json").write_text(json.dumps(told))
+        (kit / "bundle.json").write_text(render(told))
         tensors = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", 2)) for name in "xy")
         graph = helper.make_graph([helper.make_node("Mul", ["x", "x"], ["y"])], "square", *([one] for one in tensors))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -12,10 +12,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from mh_edge.errors import UnavailableError, UsageError
 from mh_edge.runtimes.base import printable
+from mh_edge.runtimes.worker import end_with
 
 NAME = "chromium"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -43,6 +45,12 @@ SHORT = "/tmp"  # noqa: S108 - mkdtemp makes a folder of one's own there
 TRIES = 40
 PAUSE_SECONDS = 0.05
 """Processes that were ended may still hold files for a moment."""
+
+GUARD = (
+    "trap '' HUP INT TERM; read -r line; kill -s KILL -- \"-$1\"; "
+    'for i in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$2"; test -e "$2" || break; sleep 0.2; done'
+)
+"""Of a shell: end the group $1 and remove the folder $2 as its input ends. It does so even where we are killed."""
 
 
 class Chromium:
@@ -97,12 +105,22 @@ def opened(name: str, url: str) -> Iterator[Chromium]:
                     stderr=said,
                     env=os.environ | homes,
                     start_new_session=True,  # so that its children can be ended with it
+                    preexec_fn=partial(end_with, os.getpid()),  # and it with this process, however that ends
                 )
             except OSError as error:
                 raise UnavailableError(f"{found} does not start: {error.strerror}.", "apt install chromium") from error
+        guard = subprocess.Popen(  # noqa: S603 - its words are ours
+            ["/bin/sh", "-c", GUARD, "sh", str(process.pid), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             yield Chromium(found, process, log)
         finally:
+            guard.kill()
+            guard.communicate()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -16,6 +16,7 @@ from mh_edge.packages import require
 from mh_edge.runtimes.base import PRECISIONS, Feeds, Session, first_line
 from mh_edge.runtimes.ort import wheels
 from mh_edge.runtimes.ort.contents import precision
+from mh_edge.runtimes.ort.hints import hints
 from mh_edge.runtimes.ort.placement import (
     PROOF,
     RECORD,
@@ -45,9 +46,6 @@ DTYPES = {
     "tensor(uint64)": "uint64",
     "tensor(bool)": "bool",
 }
-
-HINTS = {"session.set_denormal_as_zero": ("0", "1")}
-"""The session options that are taken from a manifest, and their values: others could do more than change the speed."""
 
 SEVERITY_VERBOSE, SEVERITY_WARNING = 0, 2
 SEVERITY_FATAL = 4  # what goes wrong comes back as an exception; ONNX Runtime need not print it as well
@@ -105,9 +103,8 @@ class OrtSession(Session):
         options.add_session_config_entry(RECORD, "1")
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
-        for key, value in self._hints.items():
-            if value in HINTS.get(key, ()):
-                options.add_session_config_entry(key, value)
+        for key, value in hints(self._hints).items():
+            options.add_session_config_entry(key, value)
         if self.fixed:
             for name, size in self.sizes.items():
                 options.add_free_dimension_override_by_name(name, size)
