@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import ray
 from classifier import WIDTH, Classifier
@@ -27,8 +28,10 @@ class Answers:
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch["rows"].combine_chunks().cast(LISTS)  # refuses steps that are not nine numbers
         numbers = rows.flatten().flatten()
-        if rows.null_count or numbers.null_count:
-            raise ValueError(f"a sequence or a number is missing in the rows {batch['id'][0]} to {batch['id'][-1]}.")
+        if rows.null_count or numbers.null_count or not np.isfinite(numbers.to_numpy()).all():
+            raise ValueError(
+                f"a sequence or a number is missing or not finite in the rows {batch['id'][0]} to {batch['id'][-1]}."
+            )
         given = self.classify(rows.value_lengths().to_numpy(), numbers.to_numpy().reshape(-1, WIDTH))
         probabilities = pa.FixedSizeListArray.from_arrays(given.ravel(), given.shape[1])
         return pa.table([batch["id"], given.argmax(axis=1), probabilities], ["id", "digit", "probabilities"])

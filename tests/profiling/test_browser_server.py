@@ -327,6 +327,7 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert address("192.168.1.5").names == ("192.168.1.5",)
     assert not address("192.168.1.5").loopback
     assert address("localhost").loopback
+    assert address("127.1") == address("127.0.0.1")
     assert address("LOCALHOST").names == ("localhost",)
     monkeypatch.setattr(addresses, "_outward", {socket.AF_INET: "10.0.0.7", socket.AF_INET6: "2001:db8::7"}.__getitem__)
     assert address("0.0.0.0") == Address("0.0.0.0", socket.AF_INET, ("10.0.0.7",), False)  # noqa: S104

@@ -145,7 +145,12 @@ def test_a_killed_worker_loses_no_row_and_doubles_none(
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("rows", "reason"),
-    [([[[0.5] * 9], None], "is missing"), ([[[0.5] * 9], [[0.5] * 8 + [None]]], "is missing"), ([[[0.5] * 8]], "9")],
+    [
+        ([[[0.5] * 9], None], "is missing"),
+        ([[[0.5] * 9], [[0.5] * 8 + [None]]], "is missing"),
+        ([[[0.5] * 8 + [float("nan")]]], "not finite"),
+        ([[[0.5] * 8]], "9"),
+    ],
     ids=["no sequence", "no number", "eight numbers"],
 )
 def test_a_row_that_cannot_be_answered_stops_its_partition(

@@ -60,6 +60,8 @@ def _named(host: str) -> Address:
             f"--host {host!r} is no address of this machine.", "Give one, such as 192.168.1.5, or 0.0.0.0 for any."
         ) from error
     bind = str(place[0])
+    if not any(one.isalpha() for one in host):  # browsers write 127.1 out before they ask for it
+        return address(bind)
     return Address(bind, family, (host.lower(),), ipaddress.ip_address(bind).is_loopback)
 
 
