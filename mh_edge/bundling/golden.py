@@ -228,9 +228,7 @@ def judge(case: Case, got: Arrays) -> Worst:
             return _other(case, f"the output {name!r} is {', expected '.join(kinds)}")
         if not array.size:
             continue
-        off = difference(array.astype(np.float64), expected.astype(np.float64))
-        if expected.dtype.kind in "iu":  # float64 does not hold all of them
-            off = np.where(array == expected, off, np.maximum(off, 1.0))
+        off = _off(array, expected)
         index = np.unravel_index(int(np.argmax(off)), off.shape)
         found = Worst(
             case.name,
@@ -254,6 +252,12 @@ def idle(golden: Golden) -> bool:
         return len(np.unique(np.concatenate([case.outputs[name].ravel() for case in golden.cases]))) < 2
 
     return all(map(constant, golden.cases[0].outputs))
+
+
+def _off(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """|got - expected|. Integers that differ are at least 1 apart, also beyond 2^53, where float64 has not all."""
+    numbers = difference(got.astype(np.float64), expected.astype(np.float64))
+    return numbers if expected.dtype.kind == "f" else np.where(got == expected, 0.0, np.maximum(numbers, 1.0))
 
 
 def _other(case: Case, why: str) -> Worst:
