@@ -45,7 +45,14 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -
     marks = {f"{name}/py.typed" for name in PACKAGES} | {"mh_edge/profiling/report/style.css"}
     assert {"mh_edge_onnx/rules/lstm.py", "mh_edge_tflite/rules/lstm.py"} <= modules
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert held == modules | marks
+    folder = PACKAGES["mh_edge"]
+    kits = {
+        f"mh_edge/{path.relative_to(folder).as_posix()}"
+        for path in (folder / "bundling/kits").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert "mh_edge/bundling/kits/web/index.html" in kits
+    assert held == modules | marks | kits
 
 
 def test_the_metadata_names_licence_command_and_readme(wheel: zipfile.ZipFile) -> None:
