@@ -151,7 +151,7 @@ def test_a_killed_worker_loses_no_row_and_doubles_none(
         ([[[0.5] * 8 + [float("nan")]]], "not finite"),
         ([[[0.5] * 8]], "9"),
     ],
-    ids=["no sequence", "no number", "eight numbers"],
+    ids=["no sequence", "no number", "not a number", "eight numbers"],
 )
 def test_a_row_that_cannot_be_answered_stops_its_partition(
     tmp_path: Path, exported: Path, rows: list[object], reason: str
