@@ -50,7 +50,7 @@ def _table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str
     if not rows:
         return
     if console.width >= WIDE:
-        tables.show(console, headers, rows)
+        tables.show(console, headers, rows, whole=("device",))
     else:
         for name, device, *values in rows:
             console.print(f"{name} on {device}")

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def show(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]], *, whole: Sequence[str] = ()) -> None:
     """Print a table without vertical lines, empty columns and trailing blanks; without a head where the headers are
-    empty.
+    empty. whole: headers of columns whose cells are not broken.
     """
     from rich import box
     from rich.table import Table
@@ -25,7 +25,9 @@ def show(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]
     used = [column for column in range(len(headers)) if any(row[column] for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(headers))
     for column in used:
-        table.add_column(headers[column], overflow="fold")  # half a tensor's name is none
+        table.add_column(
+            headers[column], overflow="fold", no_wrap=headers[column] in whole
+        )  # half a tensor's name is none
     for row in rows:
         table.add_row(*(row[column] for column in used))
     with console.capture() as printed:

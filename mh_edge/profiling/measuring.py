@@ -37,7 +37,10 @@ OP_SECONDS = 1.0
 """Operations are timed in so many calls, or as many as take so long; runtimes give the mean of the faster half."""
 
 
-MENDS = "mh-edge export --runtime plugins, with --batch and --sequence, writes what most devices take whole."
+MENDS = (
+    "mh-edge export --runtime plugins, with --batch and --sequence, writes what most devices take whole; what a device "
+    "leaves of such a file, it lacks."
+)
 """What to do about an .onnx file that a device does not take, or computes wrongly."""
 
 Stamp = tuple[int, int, int]

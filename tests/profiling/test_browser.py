@@ -131,7 +131,9 @@ def test_rows_of_every_backend(visits: Visits) -> None:
         pytest.approx(0.5),
         pytest.approx(4),
     ]
-    assert threads.notes == ("measured in Chrome 156 on Android 15, 4 threads",)
+    beside = "its ratio is to square.onnx on browser:wasm"
+    assert threads.notes == ("measured in Chrome 156 on Android 15, 4 threads", beside)
+    assert (beside in gpu.notes, beside in wasm.notes) == (True, False)
     assert "GPU google swiftshader (software), whose times say nothing about a real one" in gpu.notes[0]
     assert "each time is the mean of 3 calls" in gpu.notes[1]
     assert gpu.latency is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import time
@@ -143,3 +144,26 @@ def test_a_code_is_drawn() -> None:
     assert style == "black on white"
     assert len({len(line) for line in code.splitlines()}) == 1
     assert len(code.splitlines()) <= 22  # a terminal of 24 lines shows all of it
+
+
+def test_a_browser_ends_with_us_even_where_we_are_killed(script: Path, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    script.write_text(f"#!/bin/sh\nsleep 600 &\necho $! $$ $HOME > {told}.part; mv {told}.part {told}\nwait\n")
+    code = (
+        "import sys, time; from mh_edge.profiling.browser import chromium\n"
+        "with chromium.opened(sys.argv[1], ''):\n print(flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(script)], stdout=subprocess.PIPE) as ours:
+        assert ours.stdout is not None
+        ours.stdout.readline()
+        until = time.monotonic() + 10
+        while not told.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        ours.kill()
+    child, itself, folder = told.read_text().split()
+    until = time.monotonic() + 10
+    while (_runs(int(child)) or _runs(int(itself)) or Path(folder).exists()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not _runs(int(child))
+    assert not _runs(int(itself))
+    assert not Path(folder).exists()

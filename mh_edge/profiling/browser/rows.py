@@ -61,7 +61,12 @@ def visited(visit: Visit, agent: str, secure: bool, lost: MhEdgeError | None) ->
         return made, None
     noise = rows.control_noise(first)
     note = f"the ratios of browsers are to this row, timed in turn with theirs; its noise is a factor of {noise:.2f}"
-    return _with(rows.with_ratios(made, times), times.index(first), note), noise
+    place = times.index(first)
+    beside = f"its ratio is to {visit.wanted[place].case.artifact.name} on {visit.wanted[place].device}"
+    compared = _with(rows.with_ratios(made, times), place, note)
+    return tuple(
+        _noted(one, beside) if one.ratio is not None and at != place else one for at, one in enumerate(compared)
+    ), noise
 
 
 def _first(known: Sequence[tuple[str, str]], agent: str) -> str:

@@ -13,7 +13,7 @@ const LABELS = 4;
 
 /** @param {Array<{artifact, label, latency}>} rows those that were timed */
 export function chart(rows) {
-  const ends = rows.flatMap(({latency}) => [quantile(latency.ms, 0), quantile(latency.ms, TAIL), latency.p90]);
+  const ends = rows.flatMap(({latency}) => [quantile(latency.ms, 0), quantile(latency.ms, TAIL), latency.p90 ?? latency.p50]);
   const low = Math.min(...ends) / 1.15, high = Math.max(...ends) * 1.15;
   const at = (ms) => (100 * Math.log(ms / low)) / Math.log(high / low);
   const marks = ticks(low, high);
@@ -25,13 +25,13 @@ export function chart(rows) {
 }
 
 function lane({artifact, label, latency, group}, at, marks) {
-  const figures = [["p50", latency.p50], ["p90", latency.p90]].map(([name, ms]) => `${name} ${duration(ms)}`).join(", ");
+  const figures = [["p50", latency.p50], ["p90", latency.p90]].filter(([, ms]) => ms !== null).map(([name, ms]) => `${name} ${duration(ms)}`).join(", ");
   const line = (ms, top, kind) => svg("line", {x1: `${at(ms)}%`, x2: `${at(ms)}%`, y1: `${top}%`, y2: "100%", class: kind});
   const drawing = svg("svg", {class: "ridge", role: "img", "aria-label": `${artifact.name} on ${label}: ${figures}`},
     marks.map((ms) => line(ms, 0, "grid")),
     svg("svg", {viewBox: "0 0 100 100", preserveAspectRatio: "none", width: "100%", height: "100%"},
       svg("path", {d: curve(latency.ms.filter((ms) => ms <= quantile(latency.ms, TAIL)).map(at)), class: "area"})),
-    line(latency.p90, 34, "p90"), line(latency.p50, 0, "p50"));
+    latency.p90 === null ? null : line(latency.p90, 34, "p90"), line(latency.p50, 0, "p50"));
   return e("div", {class: "lane"},
     e("div", {class: "label"}, e("b", {}, label), e("small", {}, artifact.name),
       e("small", {}, `${figures}, ${latency.calls.toLocaleString("en")} calls${group > 1 ? `, ${group} at a time` : ""}`)),

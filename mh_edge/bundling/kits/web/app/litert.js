@@ -29,7 +29,7 @@ export async function open({backend, threads, model, wasm, wasmFile}) {
     accelerator: backend === "webgpu" ? "webgpu" : "wasm",
     cpuOptions: {numThreads: threads},
     gpuOptions: {precision: "fp32"},
-  });
+  }).catch((error) => { throw told(error, backend); });
   if (backend === "webgpu") requireWhole(compiled);
   const outputs = compiled.getOutputDetails();
   return {
@@ -39,7 +39,7 @@ export async function open({backend, threads, model, wasm, wasmFile}) {
     prepare: (inputs) =>
       Object.fromEntries(Object.entries(inputs).map(([name, {data, shape}]) => [name, new lite.Tensor(data, shape)])),
     async run(feeds) {
-      const made = await compiled.run(feeds);
+      const made = await compiled.run(feeds).catch((error) => { throw told(error, backend); });
       const arrays = {};
       for (const {name, shape, dtype} of outputs) {
         arrays[name] = {dtype, shape: [...shape], data: (await made[name].data()).slice()};
@@ -59,6 +59,13 @@ async function load(lite, threaded, wasm, wasmFile) {
   const script = new URL(wasmFile.replace(/^.*\//, "wasm/").replace(/wasm$/, "js"), FOLDER).href;
   self.Module = {wasmBinary: new Uint8Array(wasm), mainScriptUrlOrBlob: script};
   return lite.loadLiteRt(new URL("wasm/", FOLDER).href, {threads: threaded});
+}
+
+/** Where the GPU's memory is to be waited for amid a call, LiteRT.js reaches for Asyncify, which its builds lack. */
+function told(error, backend) {
+  if (backend !== "webgpu" || !/Asyncify is not defined/.test(error?.message ?? error)) return error;
+  return new Error("LiteRT.js cannot run this model on WebGPU: the model makes it wait for the GPU amid a call, which the "
+    + "builds of it that all browsers load cannot do (\"Asyncify is not defined\")");
 }
 
 /** Throw where WebGPU has not the whole graph: the builds of LiteRT.js that all browsers load cannot share one. */

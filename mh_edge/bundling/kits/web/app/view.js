@@ -3,6 +3,9 @@
 import {chart} from "./chart.js";
 import {duration, e, small} from "./dom.js";
 
+/* In a note of bundle.json that takes from what right numbers mean. */
+const NO_PROOF = "proves nothing";
+
 const place = (id) => document.getElementById(id);
 
 /** Say what is being done, or that it failed. */
@@ -14,7 +17,7 @@ export function step(words, kind = "waiting") {
 
 export function show({bundle, rows, environment, done}) {
   const seen = rows.filter((row) => "right" in row);
-  if (done) verdict(seen);
+  if (done) verdict(seen, bundle.told.notes);
   const timed = seen.filter((row) => row.latency);
   place("main").replaceChildren(
     ...bundle.artifacts.map((artifact) => section(artifact, seen.filter((row) => row.artifact === artifact))),
@@ -23,10 +26,15 @@ export function show({bundle, rows, environment, done}) {
   );
 }
 
-function verdict(rows) {
-  const there = rows.filter((row) => !row.absent), wrong = there.filter((row) => !row.right || row.error);
+/** Whether a row that is here is right in every case, and came through to its end. */
+export const fine = (row) => row.right && !row.error;
+
+function verdict(rows, notes) {
+  const there = rows.filter((row) => !row.absent), wrong = there.filter((row) => !fine(row));
+  if (!there.length) return step("Nothing was run: no model here, or no backend for it.", "failed");
   step(wrong.length ? wrong.map((row) => `${row.artifact.name} on ${row.label}: ${why(row)}`).join(" ")
-    : `Right on all ${there.length} backends that are here, in every golden case, twice.`, wrong.length ? "failed" : "passed");
+    : [`Right on all ${there.length} backends that are here, in every golden case, twice.`,
+      ...notes.filter((note) => note.includes(NO_PROOF))].join(" "), wrong.length ? "failed" : "passed");
   if (wrong.length)
     place("status").textContent = `✕ ${wrong.length} of ${there.length} backends that are here ${wrong.length > 1 ? "fail" : "fails"}`;
 }
@@ -57,11 +65,13 @@ function line(row, heads) {
   const [first] = row.openings ?? [];
   return e("tr", {}, backend, cell(1, parity(row)), cell(2, ...placed(row)),
     cell(3, first ? duration(first.load_ms) : "–"), cell(4, first ? duration(first.first_ms) : "–"),
-    cell(5, row.latency ? e("b", {}, duration(row.latency.p50)) : "–"), cell(6, row.latency ? duration(row.latency.p90) : "–"));
+    cell(5, row.latency ? e("b", {}, duration(row.latency.p50)) : "–"),
+    cell(6, row.latency && row.latency.p90 !== null ? duration(row.latency.p90) : "–"));
 }
 
 function parity(row) {
   if (row.error) return e("span", {class: "bad"}, "✕ ", row.error);
+  if (!row.cases.length) return e("span", {class: "bad"}, "✕ There is no golden case.");
   const worst = row.cases.reduce((a, b) => (b.share > a.share ? b : a));
   const right = row.cases.filter((one) => one.right).length;
   return e("span", {class: row.right ? "good" : "bad"}, `${row.right ? "✓" : "✕"} ${right} of ${row.cases.length} right`,
@@ -85,16 +95,16 @@ const cases = (row) => e("table", {class: "cases"},
 
 function latency(rows) {
   return e("section", {}, e("h2", {}, "Latency"),
-    e("p", {class: "lead"}, "Height: how often a call took that long, up to p99 (smoothed); slower is further right, on a "
-      + "logarithmic axis. The tall line is p50, the short one p90. Each backend is opened afresh twice, in turn with the "
+    e("p", {class: "lead"}, "Height: how often a time was that long, up to p99 (smoothed); slower is further right, on a "
+      + "logarithmic axis. The tall line is p50, the short one p90, which only single calls have. Each backend is opened afresh twice, in turn with the "
       + "others, and warmed up before it is timed; a call gives the inputs of the first golden case and takes the outputs. "
       + "Calls too short for the browser's clock are timed several at a time: each number is their mean."),
     chart(rows));
 }
 
 function about({told}, environment) {
-  const clock = environment.cross_origin_isolated ? "fine, as the page is cross-origin isolated"
-    : "coarse (0.1 ms or more), as the page is not cross-origin isolated: means of several calls are shown instead of single ones";
+  const clock = environment.cross_origin_isolated ? "fine, as the page is cross-origin isolated; of quick models, means of several calls are shown"
+    : "coarse (0.1 ms or more), as the page is not cross-origin isolated: of quick models, means of several calls are shown";
   const facts = {
     Browser: environment.user_agent,
     Processors: `${environment.hardware_concurrency ?? "unknown"}, as the browser tells`,
