@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mh_edge.artifact import FORMATS, Artifact, file_sha256, read_manifest
+from mh_edge.artifact import FORMATS, MODEL_SUFFIXES, Artifact, file_sha256, read_manifest
 from mh_edge.commit import recover
 from mh_edge.errors import InputError
 from mh_edge.flatbuffer import free_dim, read_tables
@@ -96,7 +96,10 @@ def file_format(path: Path) -> str:
     if suffix == "tflite":
         raise InputError(f"{str(path)!r} is not a TFLite file: it does not begin with TFLite's mark.")
     if suffix not in FORMATS:
-        raise InputError(f"{str(path)!r} is neither an .onnx nor a .tflite file.")
+        raise InputError(
+            f"{str(path)!r} is neither an .onnx nor a .tflite file.",
+            "mh-edge export MODEL writes one of a Keras model." if path.suffix.lower() in MODEL_SUFFIXES else "",
+        )
     return suffix
 
 

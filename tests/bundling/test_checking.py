@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -352,6 +353,12 @@ def test_links_and_what_is_no_file_are_refused_in_a_folder(
         (kit / name).symlink_to(kit / "models/square.onnx" if kind == "inside" else outside / name)
     with pytest.raises(InputError, match="is neither a file nor a folder" if kind == "socket" else "is a link"):
         check(kit)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "kit.zip")
+    assert main(["verify", str(tmp_path / "kit.zip")]) == 3
+    assert "is no file" in capsys.readouterr().err
 
 
 def test_what_cannot_be_meant(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:

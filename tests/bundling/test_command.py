@@ -42,6 +42,7 @@ def test_what_was_bundled_and_what_to_do_next(
         (["square.onnx", "--platform", "toaster", "-o", "kit"], 2, "'toaster' is not known"),
         (["square.onnx", "--platform", "plain", "-o", "kit", "--platform-option", "x"], 2, "'x' is not KEY=VALUE"),
         (["square.onnx", "--platform", "plain", "-o", "kit", "--platform-option", "x=1"], 2, "has no option 'x'"),
+        (["square.keras", "--platform", "plain", "-o", "kit"], 3, "mh-edge export MODEL"),
         (["none.onnx", "--platform", "plain", "-o", "kit"], 3, "none.onnx"),
         (["square.onnx", "--platform", "plain", "-o", "kit", "--feeds", "none.npz"], 3, "none.npz"),
         (["square.onnx", "--platform", "plain", "-o", "square.tflite"], 2, "is a file"),
@@ -58,6 +59,7 @@ def test_bad_input_is_a_sentence_and_nothing_is_written(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("square.keras").write_bytes(b"PK")
     found, out, err = run(capsys, *args)
     assert (found, out) == (code, "")
     assert said in err

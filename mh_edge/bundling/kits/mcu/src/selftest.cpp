@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_log.h"
@@ -36,7 +37,9 @@ Worst Compare(const Array& expected, const TfLiteTensor& got) {
     T left, right;
     std::memcpy(&left, got.data.raw_const + index * sizeof(T), sizeof(T));
     std::memcpy(&right, expected.data + index * sizeof(T), sizeof(T));
-    const double share = Share(static_cast<double>(left), static_cast<double>(right), expected.allowed);
+    double share = Share(static_cast<double>(left), static_cast<double>(right), expected.allowed);
+    // A double has not all integers beyond 2^53: those that differ are at least 1 apart.
+    if (std::is_integral<T>::value && left != right) share = std::fmax(share, Share(1.0, 0.0, expected.allowed));
     if (share > worst.share) worst = {share, index};
   }
   return worst;
